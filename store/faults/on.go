@@ -1,0 +1,33 @@
+//go:build faults
+
+// Package faults holds the places where tests break stoker: crash points and planted bugs.
+package faults
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+var hits atomic.Int64 // of the one crash point that STOKER_CRASH_AT names
+
+// Crash kills the process with SIGKILL at the point that STOKER_CRASH_AT names, as POINT or POINT:N for its Nth time.
+func Crash(point string) {
+	name, nth, _ := strings.Cut(os.Getenv("STOKER_CRASH_AT"), ":")
+	if name != point {
+		return
+	}
+	n, err := strconv.ParseInt(nth, 10, 64)
+	if err != nil {
+		n = 1
+	}
+	if hits.Add(1) == n {
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {} // the signal is on its way; do not run a step further
+	}
+}
+
+// Planted reports whether STOKER_PLANT names this bug.
+func Planted(bug string) bool { return os.Getenv("STOKER_PLANT") == bug }
