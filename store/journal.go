@@ -1,0 +1,316 @@
+package store
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"stoker/store/faults"
+)
+
+// A journal is a batch's append-only file of frames: an 8-byte head, then frames of a 32-byte header and a payload.
+//
+//	0  magic 'S' 'J'     2  kind, 3 finish     4  seq       8  status, 10 zero    12 payload length
+//	16 prompt tokens     20 completion tokens  24 zero      28 CRC-32C of header (before this field) and payload
+//
+// All integers are little-endian. A frame is valid whole or not at all: the CRC covers both parts, so that a torn tail
+// is recognised wherever it was torn.
+const (
+	journalHead = "STOKERJ1"
+	headerSize  = 32
+	magic0      = 'S'
+	magic1      = 'J'
+	// maxPayload bounds what a damaged length field can make a reader allocate.
+	maxPayload = 1 << 30
+)
+
+// Kind says what a frame records.
+type Kind uint8
+
+const (
+	KindOutput  Kind = 1 // Payload is the request's line of NAME.output.jsonl
+	KindError   Kind = 2 // Payload is the request's line of NAME.errors.jsonl
+	KindSuspect Kind = 3 // the engine died while it held this request; Status counts how often
+	KindPublish Kind = 4 // Payload is a Publication
+	KindDone    Kind = 5 // the publication is complete and durable
+)
+
+// IsResult reports whether a frame of this kind is a request's one record.
+func (k Kind) IsResult() bool { return k == KindOutput || k == KindError }
+
+// Frame is one record of a journal.
+type Frame struct {
+	Kind             Kind
+	Finish           Finish // of a result: why generation ended
+	Seq              uint32 // the request's index in the batch, from 0
+	Status           uint16 // HTTP-like status of a result; deaths of a suspect
+	PromptTokens     uint32
+	CompletionTokens uint32
+	Payload          []byte
+}
+
+var (
+	crcTable = crc32.MakeTable(crc32.Castagnoli)
+
+	// errTorn means that no whole, valid frame begins at an offset.
+	errTorn = errors.New("no valid frame")
+)
+
+func appendFrame(dst []byte, f Frame) []byte {
+	start := len(dst)
+	dst = append(dst, magic0, magic1, byte(f.Kind), byte(f.Finish))
+	dst = binary.LittleEndian.AppendUint32(dst, f.Seq)
+	dst = binary.LittleEndian.AppendUint16(dst, f.Status)
+	dst = append(dst, 0, 0)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(f.Payload)))
+	dst = binary.LittleEndian.AppendUint32(dst, f.PromptTokens)
+	dst = binary.LittleEndian.AppendUint32(dst, f.CompletionTokens)
+	dst = append(dst, 0, 0, 0, 0)
+	crc := crc32.Update(crc32.Checksum(dst[start:], crcTable), crcTable, f.Payload)
+	dst = binary.LittleEndian.AppendUint32(dst, crc)
+	return append(dst, f.Payload...)
+}
+
+// parseHeader returns the frame without its payload, the payload's length and the CRC.
+func parseHeader(h []byte) (f Frame, length, crc uint32, ok bool) {
+	f = Frame{
+		Kind: Kind(h[2]), Finish: Finish(h[3]), Seq: binary.LittleEndian.Uint32(h[4:]),
+		Status:           binary.LittleEndian.Uint16(h[8:]),
+		PromptTokens:     binary.LittleEndian.Uint32(h[16:]),
+		CompletionTokens: binary.LittleEndian.Uint32(h[20:]),
+	}
+	length, crc = binary.LittleEndian.Uint32(h[12:]), binary.LittleEndian.Uint32(h[28:])
+	ok = h[0] == magic0 && h[1] == magic1 && f.Kind >= KindOutput && f.Kind <= KindDone && length <= maxPayload
+	return f, length, crc, ok
+}
+
+func frameCRC(header, payload []byte) uint32 {
+	return crc32.Update(crc32.Checksum(header[:headerSize-4], crcTable), crcTable, payload)
+}
+
+// frameReader reads frames one after another. Its frames' payloads are valid until the next call.
+type frameReader struct {
+	r      *bufio.Reader
+	offset int64 // of the next frame
+	end    int64 // bytes of the file that may be read
+	buf    []byte
+}
+
+func newFrameReader(f *os.File, from, end int64) *frameReader {
+	return &frameReader{r: bufio.NewReaderSize(io.NewSectionReader(f, from, end-from), 1<<20), offset: from, end: end}
+}
+
+// next returns the frame at the reader's offset, io.EOF at the end, or errTorn where no valid frame begins.
+func (r *frameReader) next() (Frame, error) {
+	if r.offset == r.end {
+		return Frame{}, io.EOF
+	}
+	var header [headerSize]byte
+	if _, err := io.ReadFull(r.r, header[:]); err != nil {
+		return Frame{}, tornOr(err)
+	}
+	f, length, crc, ok := parseHeader(header[:])
+	if !ok || r.offset+headerSize+int64(length) > r.end {
+		return Frame{}, errTorn
+	}
+	if cap(r.buf) < int(length) {
+		r.buf = make([]byte, length)
+	}
+	f.Payload = r.buf[:length]
+	if _, err := io.ReadFull(r.r, f.Payload); err != nil {
+		return Frame{}, tornOr(err)
+	}
+	if frameCRC(header[:], f.Payload) != crc {
+		return Frame{}, errTorn
+	}
+	r.offset += headerSize + int64(length)
+	return f, nil
+}
+
+func tornOr(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return errTorn
+	}
+	return err
+}
+
+// scanJournal calls visit for every valid frame between from and end, with the frame's offset. At bytes that are no
+// frame it stops and returns their offset, or, with resync, looks for the next valid frame behind them. A frame's
+// payload is valid only during the call.
+func scanJournal(f *os.File, from, end int64, resync bool, visit func(offset int64, f Frame) error) (valid int64, err error) {
+	r := newFrameReader(f, from, end)
+	for {
+		at := r.offset
+		frame, err := r.next()
+		switch {
+		case err == nil:
+			if err := visit(at, frame); err != nil {
+				return at, err
+			}
+		case errors.Is(err, io.EOF):
+			return end, nil
+		case errors.Is(err, errTorn) && resync:
+			next, err := findFrame(f, at+1, end)
+			if err != nil {
+				return at, err
+			}
+			r = newFrameReader(f, next, end)
+		case errors.Is(err, errTorn):
+			return at, nil
+		default:
+			return at, fmt.Errorf("read journal %s at %d: %w", f.Name(), at, err)
+		}
+	}
+}
+
+// findFrame returns the offset of the first valid frame at or after from, or end.
+func findFrame(f *os.File, from, end int64) (int64, error) {
+	r := bufio.NewReaderSize(io.NewSectionReader(f, from, end-from), 1<<16)
+	for at := from; ; at++ {
+		two, err := r.Peek(2)
+		if err != nil {
+			return end, tornOrNil(err)
+		}
+		if two[0] == magic0 && two[1] == magic1 {
+			if _, err := readFrameAt(f, at, end); err == nil {
+				return at, nil
+			} else if !errors.Is(err, errTorn) {
+				return end, err
+			}
+		}
+		r.Discard(1)
+	}
+}
+
+func tornOrNil(err error) error {
+	if errors.Is(tornOr(err), errTorn) {
+		return nil
+	}
+	return err
+}
+
+// readFrameAt returns the frame at an offset, with a payload of its own, or errTorn.
+func readFrameAt(f *os.File, at, end int64) (Frame, error) {
+	var header [headerSize]byte
+	if _, err := f.ReadAt(header[:], at); err != nil {
+		return Frame{}, tornOr(err)
+	}
+	frame, length, crc, ok := parseHeader(header[:])
+	if !ok || at+headerSize+int64(length) > end {
+		return Frame{}, errTorn
+	}
+	frame.Payload = make([]byte, length)
+	if _, err := f.ReadAt(frame.Payload, at+headerSize); err != nil {
+		return Frame{}, tornOr(err)
+	}
+	if frameCRC(header[:], frame.Payload) != crc {
+		return Frame{}, errTorn
+	}
+	return frame, nil
+}
+
+// journal appends frames to a batch's journal file. Frames are buffered: they reach the file with flush and are durable
+// only after a sync.
+type journal struct {
+	f      *os.File
+	buf    []byte
+	offset int64 // end of the file, buffered frames not counted
+}
+
+// flushAt is how many buffered bytes are written without waiting for flush.
+const flushAt = 256 << 10
+
+func createJournal(path string) (*journal, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.WriteString(journalHead); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &journal{f: f, offset: int64(len(journalHead))}, nil
+}
+
+// openJournal opens a journal for appending at its end. Recovery cuts off a torn tail before.
+func openJournal(path string, mode int) (*journal, error) {
+	f, err := os.OpenFile(path, mode, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkJournalHead(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &journal{f: f, offset: st.Size()}, nil
+}
+
+func checkJournalHead(f *os.File) error {
+	head := make([]byte, len(journalHead))
+	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read journal %s: %w", f.Name(), err)
+	}
+	if string(head) != journalHead {
+		return fmt.Errorf("read journal %s: not a journal of this version", f.Name())
+	}
+	return nil
+}
+
+func (j *journal) append(f Frame) error {
+	j.buf = appendFrame(j.buf, f)
+	if len(j.buf) >= flushAt {
+		return j.flush()
+	}
+	return nil
+}
+
+// flush hands buffered frames to the operating system: from here on they survive the death of the process.
+func (j *journal) flush() error {
+	if len(j.buf) == 0 {
+		return nil
+	}
+	n, err := j.f.WriteAt(j.buf, j.offset)
+	if err != nil {
+		// Nothing was promised for these frames; cut off what was written of them, so that a retry begins cleanly.
+		if terr := j.f.Truncate(j.offset); terr != nil {
+			return errors.Join(err, terr)
+		}
+		return fmt.Errorf("write journal (%d of %d bytes): %w", n, len(j.buf), err)
+	}
+	j.offset += int64(n)
+	j.buf = j.buf[:0]
+	return nil
+}
+
+// truncate cuts the file behind end.
+func (j *journal) truncate(end int64) error {
+	if j.offset == end {
+		return nil
+	}
+	if err := j.f.Truncate(end); err != nil {
+		return fmt.Errorf("cut torn tail: %w", err)
+	}
+	j.offset = end
+	return nil
+}
+
+func (j *journal) close() error { return j.f.Close() }
+
+// fdatasync makes a file's contents durable, without the times that nobody reads.
+func fdatasync(f *os.File) error {
+	if faults.Planted("journal-not-synced") {
+		return nil
+	}
+	return unix.Fdatasync(int(f.Fd()))
+}

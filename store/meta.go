@@ -1,0 +1,140 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/oklog/ulid/v2"
+
+	"stoker/store/durable"
+)
+
+// Meta is what is fixed about a batch when it is accepted: STATE/batches/ID/meta.json.
+type Meta struct {
+	Schema    int               `json:"schema"`
+	ID        string            `json:"id"`
+	Name      FileName          `json:"name"`  // reserved for the result files
+	Queue     string            `json:"queue"` // "" for files that lie in the inbox itself
+	Input     Input             `json:"input"`
+	CreatedAt int64             `json:"created_at"` // Unix milliseconds
+	Requests  uint32            `json:"requests"`
+	Invalid   uint32            `json:"invalid"` // requests that cannot run
+	Endpoint  string            `json:"endpoint"`
+	Models    []string          `json:"requested_models,omitempty"`
+	Defaults  map[string]any    `json:"defaults,omitempty"` // what a line leaves out, as configured at the time
+	MaxLine   int64             `json:"max_line"`           // bytes
+	Metadata  map[string]string `json:"metadata,omitempty"`
+	Refused   *Refusal          `json:"refused,omitempty"` // why the batch as a whole fails
+}
+
+// Input is the file as it was dropped.
+type Input struct {
+	Name        FileName       `json:"name"`
+	Compression Compression    `json:"compression,omitempty"`
+	SHA256      durable.SHA256 `json:"sha256"` // of the file as dropped
+	Bytes       int64          `json:"bytes"`  // likewise
+	Snapshot    int64          `json:"snapshot_bytes"`
+	ModTime     int64          `json:"mtime_ns"` // when it was copied, to notice later changes
+}
+
+// Refusal is why a batch fails as a whole. Line is 0 where no line is at fault.
+type Refusal struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	Line    int64  `json:"line,omitempty"`
+}
+
+// State is a batch's state, in the words of OpenAI's Batch API.
+type State string
+
+const (
+	Validating State = "validating" // accepted; no request has run yet
+	InProgress State = "in_progress"
+	Finalizing State = "finalizing"
+	Completed  State = "completed"
+	Failed     State = "failed"
+)
+
+// Ended reports whether nothing more will happen to a batch in this state.
+func (s State) Ended() bool { return s == Completed || s == Failed }
+
+// Engine is what answered requests of a batch.
+type Engine struct {
+	Kind    string `json:"kind"`
+	Version string `json:"version"`
+	Model   string `json:"model"`
+}
+
+// Record is a batch in bbolt: what changes while it runs, and what lists need. Meta and the journal rebuild it. Times are
+// Unix milliseconds.
+type Record struct {
+	ID           string   `json:"id"`
+	Name         FileName `json:"name"`
+	Queue        string   `json:"queue"`
+	Input        Input    `json:"input"`
+	Requests     uint32   `json:"requests"`
+	State        State    `json:"state"`
+	CreatedAt    int64    `json:"created_at"`
+	InProgressAt int64    `json:"in_progress_at,omitempty"`
+	FinalizingAt int64    `json:"finalizing_at,omitempty"`
+	EndedAt      int64    `json:"ended_at,omitempty"`
+	Engines      []Engine `json:"engines,omitempty"`   // what answered, the first one first
+	Suspects     int      `json:"suspects,omitempty"`  // requests that the engine died with
+	Published    FileName `json:"published,omitempty"` // the name of its result files, once it has ended
+	Archived     bool     `json:"archived,omitempty"`  // its input has left .processing
+}
+
+// NewID returns a batch id: "batch_" and a ULID, so that ids sort by time.
+func NewID() string { return idPrefix + strings.ToLower(ulid.Make().String()) }
+
+const idPrefix = "batch_"
+
+// ValidID reports whether s has the form of a batch id.
+func ValidID(s string) bool {
+	rest, ok := strings.CutPrefix(s, idPrefix)
+	if !ok || rest != strings.ToLower(rest) {
+		return false
+	}
+	_, err := ulid.ParseStrict(rest)
+	return err == nil
+}
+
+const metaFile = "meta.json"
+
+func writeMeta(dir string, m *Meta) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode meta of %s: %w", m.ID, err)
+	}
+	return durable.WriteFile(filepath.Join(dir, metaFile), b, 0o600)
+}
+
+func readMeta(dir string) (*Meta, error) {
+	b, err := os.ReadFile(filepath.Join(dir, metaFile))
+	if err != nil {
+		return nil, fmt.Errorf("read meta: %w", err)
+	}
+	m := new(Meta)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("read meta %s: %w", dir, err)
+	}
+	return m, nil
+}
+
+func newRecord(m *Meta) *Record {
+	return &Record{ID: m.ID, Name: m.Name, Queue: m.Queue, Input: m.Input, Requests: m.Requests, State: Validating, CreatedAt: m.CreatedAt}
+}
+
+// Model is the model that the batch began with, "" before it began.
+func (r *Record) Model() string {
+	if len(r.Engines) == 0 {
+		return ""
+	}
+	return r.Engines[0].Model
+}
+
+func now() int64 { return time.Now().UnixMilli() }

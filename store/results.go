@@ -1,0 +1,307 @@
+package store
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"stoker/store/batchfile"
+)
+
+// Results are all records of a complete batch, checked frame by frame, to be read in either order.
+type Results struct {
+	Totals  Totals
+	batch   *Batch
+	offsets *os.File // row n: journal offset of request n's record, 8 bytes; 0: none
+}
+
+// Totals add up a batch's records.
+type Totals struct {
+	Completed, Failed              uint32
+	PromptTokens, CompletionTokens uint64
+	FinishReasons                  map[string]int64
+	Errors                         map[ErrorKey]int64
+}
+
+// ErrorKey tells errors apart in the totals.
+type ErrorKey struct{ Code, Message string }
+
+// maxErrorKeys bounds how many different errors are counted one by one.
+const maxErrorKeys = 1000
+
+const offsetsFile = "results.idx"
+
+// Results checks the whole journal of a complete batch and indexes it. If records are damaged, their requests are opened
+// again, so that Next returns them, and the error is ErrDamaged.
+func (b *Batch) Results() (*Results, error) {
+	if err := b.journal.flush(); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(b.dir, offsetsFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("index results of %s: %w", b.Meta.ID, err)
+	}
+	r := &Results{batch: b, offsets: f}
+	if err := r.build(); err != nil {
+		return nil, errors.Join(fmt.Errorf("index results of %s: %w", b.Meta.ID, err), r.Close())
+	}
+	return r, nil
+}
+
+// ErrDamaged means that frames in the checked part of a journal are no longer valid.
+var ErrDamaged = errors.New("damaged records in the journal")
+
+func (r *Results) build() error {
+	if err := r.offsets.Truncate(int64(r.batch.Meta.Requests) * 8); err != nil {
+		return err
+	}
+	r.Totals = Totals{FinishReasons: map[string]int64{}, Errors: map[ErrorKey]int64{}}
+	w := offsetWriter{f: r.offsets}
+	j := r.batch.journal
+	_, err := scanJournal(j.f, int64(len(journalHead)), j.offset, true, func(at int64, f Frame) error {
+		if !f.Kind.IsResult() || f.Seq >= r.batch.Meta.Requests {
+			return nil
+		}
+		return w.put(f.Seq, at)
+	})
+	if err == nil {
+		err = w.flush()
+	}
+	if err == nil {
+		err = r.findMissing()
+	}
+	return err
+}
+
+// findMissing reopens the requests whose record is gone.
+func (r *Results) findMissing() error {
+	var missing []uint32
+	in := bufio.NewReaderSize(io.NewSectionReader(r.offsets, 0, int64(r.batch.Meta.Requests)*8), 1<<18)
+	for seq := range r.batch.Meta.Requests {
+		at, err := readOffset(in)
+		if err != nil {
+			return err
+		}
+		if at == 0 {
+			missing = append(missing, seq)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	r.batch.reopen(missing)
+	return fmt.Errorf("%w: requests %v run again", ErrDamaged, firstOf(missing, 5))
+}
+
+func firstOf(s []uint32, n int) []uint32 { return s[:min(n, len(s))] }
+
+// reopen makes requests whose records are damaged run again. Their count leaves the books by the one path that enters
+// it: the journal is read anew.
+func (b *Batch) reopen(missing []uint32) {
+	b.progress.redo = missing
+	b.again = slices.Clone(missing)
+	b.progress.Redone += uint32(len(missing))
+	b.recount()
+}
+
+// recount adds up the journal's valid results.
+func (b *Batch) recount() {
+	p := &b.progress
+	p.Completed, p.Failed, p.PromptTokens, p.CompletionTokens = 0, 0, 0, 0
+	seen := map[uint32]bool{}
+	scanJournal(b.journal.f, int64(len(journalHead)), b.journal.offset, true, func(_ int64, f Frame) error {
+		if !f.Kind.IsResult() || seen[f.Seq] {
+			return nil
+		}
+		seen[f.Seq] = true
+		if f.Kind == KindOutput {
+			p.Completed++
+		} else {
+			p.Failed++
+		}
+		p.PromptTokens += uint64(f.PromptTokens)
+		p.CompletionTokens += uint64(f.CompletionTokens)
+		return nil
+	})
+}
+
+// Close removes the index of results; it can be made again.
+func (r *Results) Close() error {
+	name := r.offsets.Name()
+	return errors.Join(r.offsets.Close(), os.Remove(name))
+}
+
+// Each calls visit for every record, in input order or in the order in which they finished. The payload is valid only
+// during the call.
+func (r *Results) Each(inputOrder bool, visit func(Frame) error) error {
+	r.Totals = Totals{FinishReasons: map[string]int64{}, Errors: map[ErrorKey]int64{}}
+	counted := func(f Frame) error {
+		r.Totals.count(f)
+		return visit(f)
+	}
+	if inputOrder {
+		return r.eachByInput(counted)
+	}
+	return r.eachByCompletion(counted)
+}
+
+func (r *Results) eachByInput(visit func(Frame) error) error {
+	in := bufio.NewReaderSize(io.NewSectionReader(r.offsets, 0, int64(r.batch.Meta.Requests)*8), 1<<18)
+	frames := frameCache{f: r.batch.journal.f, end: r.batch.journal.offset}
+	for range r.batch.Meta.Requests {
+		at, err := readOffset(in)
+		if err != nil {
+			return err
+		}
+		f, err := frames.read(at)
+		if err != nil {
+			return fmt.Errorf("read result of %s at %d: %w", r.batch.Meta.ID, at, err)
+		}
+		if err := visit(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Results) eachByCompletion(visit func(Frame) error) error {
+	j := r.batch.journal
+	_, err := scanJournal(j.f, int64(len(journalHead)), j.offset, true, func(at int64, f Frame) error {
+		if !f.Kind.IsResult() || f.Seq >= r.batch.Meta.Requests {
+			return nil
+		}
+		var b [8]byte
+		if _, err := r.offsets.ReadAt(b[:], int64(f.Seq)*8); err != nil {
+			return err
+		}
+		if int64(binary.LittleEndian.Uint64(b[:])) != at {
+			return nil // a second record of the same request: the first one counts
+		}
+		return visit(f)
+	})
+	return err
+}
+
+func (t *Totals) count(f Frame) {
+	t.PromptTokens += uint64(f.PromptTokens)
+	t.CompletionTokens += uint64(f.CompletionTokens)
+	if f.Kind == KindOutput {
+		t.Completed++
+		if reason := f.Finish.String(); reason != "" {
+			t.FinishReasons[reason]++
+		}
+		return
+	}
+	t.Failed++
+	code, message := batchfile.ErrorSummary(f.Payload)
+	key := ErrorKey{code, message}
+	if _, known := t.Errors[key]; !known && len(t.Errors) >= maxErrorKeys {
+		key.Message = ""
+	}
+	t.Errors[key]++
+}
+
+func readOffset(r io.Reader) (int64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return 0, err
+	}
+	return int64(binary.LittleEndian.Uint64(b[:])), nil
+}
+
+// offsetWriter fills a file of offsets. Results finish nearly in input order, so that sorting a few thousand of them
+// makes runs that are written at once.
+type offsetWriter struct {
+	f       *os.File
+	pending []offsetRow
+	buf     []byte
+}
+
+type offsetRow struct {
+	seq uint32
+	at  int64
+}
+
+func (w *offsetWriter) put(seq uint32, at int64) error {
+	w.pending = append(w.pending, offsetRow{seq, at})
+	if len(w.pending) < WindowSize {
+		return nil
+	}
+	return w.flush()
+}
+
+func (w *offsetWriter) flush() error {
+	slices.SortStableFunc(w.pending, func(a, b offsetRow) int { return int(int64(a.seq) - int64(b.seq)) })
+	w.pending = slices.CompactFunc(w.pending, func(a, b offsetRow) bool { return a.seq == b.seq }) // keeps the first
+	for rows := w.pending; len(rows) > 0; {
+		n := 1
+		for n < len(rows) && rows[n].seq == rows[0].seq+uint32(n) {
+			n++
+		}
+		if err := w.writeRun(rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	w.pending = w.pending[:0]
+	return nil
+}
+
+// writeRun writes the offsets of consecutive requests, except where an earlier record stands.
+func (w *offsetWriter) writeRun(rows []offsetRow) error {
+	size, at := len(rows)*8, int64(rows[0].seq)*8
+	w.buf = slices.Grow(w.buf[:0], size)[:size]
+	if _, err := w.f.ReadAt(w.buf, at); err != nil {
+		return err
+	}
+	for i, r := range rows {
+		if slot := w.buf[i*8:]; binary.LittleEndian.Uint64(slot) == 0 {
+			binary.LittleEndian.PutUint64(slot, uint64(r.at))
+		}
+	}
+	_, err := w.f.WriteAt(w.buf, at)
+	return err
+}
+
+// frameCache reads frames at nearby offsets from one block.
+type frameCache struct {
+	f     *os.File
+	end   int64
+	block block
+}
+
+func (c *frameCache) read(at int64) (Frame, error) {
+	header, err := c.bytes(at, headerSize)
+	if err != nil {
+		return Frame{}, err
+	}
+	f, length, crc, ok := parseHeader(header)
+	if !ok || at+headerSize+int64(length) > c.end {
+		return Frame{}, ErrDamaged
+	}
+	whole, err := c.bytes(at, headerSize+int(length))
+	if err != nil {
+		return Frame{}, err
+	}
+	f.Payload = whole[headerSize:]
+	if frameCRC(whole[:headerSize], f.Payload) != crc {
+		return Frame{}, ErrDamaged
+	}
+	return f, nil
+}
+
+// bytes keeps the block's start behind the wanted offset: the next frame in input order may stand a little before.
+func (c *frameCache) bytes(at int64, n int) ([]byte, error) {
+	if b := &c.block; at < b.at || at+int64(n) > b.at+int64(len(b.buf)) {
+		from := max(0, at-blockSize/2)
+		if _, err := b.read(c.f, from, int(at-from)+n); err != nil {
+			return nil, err
+		}
+	}
+	return c.block.read(c.f, at, n)
+}

@@ -1,0 +1,272 @@
+// Package store keeps batches so that no crash loses or doubles a line: a bbolt index, and a folder for each batch with
+// its input's snapshot, a line index and a journal of results.
+//
+// The order of durability, which recovery relies on:
+//
+//  1. snapshot, line index and meta.json are synced, then the batch is committed to bbolt: accepted
+//  2. results are appended to the journal; each second the journals are synced, then a checkpoint is committed
+//  3. before the first result file appears a publish frame is synced; after the last one a done frame
+//
+// bbolt is an index: whatever stands only there can be found again in the batch folders.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/oklog/ulid/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"stoker/store/durable"
+)
+
+var (
+	// ErrInUse means that another process holds the state folder.
+	ErrInUse = errors.New("state is in use by another process")
+	// ErrNoState means that the state folder holds no state yet.
+	ErrNoState = errors.New("no state yet")
+	// ErrNotFound means that there is no such batch.
+	ErrNotFound = errors.New("no such batch")
+)
+
+// lockTimeout is how long Open waits for another process to let go.
+const lockTimeout = 2 * time.Second
+
+var (
+	bucketBatches  = []byte("batches")  // id → Record as JSON
+	bucketProgress = []byte("progress") // id → Progress
+	bucketNames    = []byte("names")    // queue/NAME → id: reserved for result files
+	bucketActive   = []byte("active")   // queue/INPUT NAME/sha256 → id: until finalizing
+	bucketInfo     = []byte("info")     // instance → this stoker's id
+	keyInstance    = []byte("instance")
+)
+
+// Store is an open state folder. Its methods may be called from several goroutines; a Batch belongs to one at a time.
+type Store struct {
+	dir      string
+	db       *bbolt.DB
+	instance string
+
+	mu       sync.Mutex
+	reserved map[string]struct{} // names of admissions under way
+}
+
+// Open opens or creates the state folder for this process alone. The error is ErrInUse if another process has it.
+func Open(dir string) (*Store, error) {
+	if err := durable.MkdirAll(filepath.Join(dir, "batches"), 0o700); err != nil {
+		return nil, fmt.Errorf("open state %s: %w", dir, err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open state %s: %w", dir, err)
+	}
+	path := filepath.Join(dir, "stoker.db")
+	if err := createDB(path); err != nil {
+		return nil, err
+	}
+	db, err := openDB(path, false)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, db: db, reserved: map[string]struct{}{}}
+	if err := s.loadInstance(); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens the state for a command that only looks, without a daemon. The error is ErrInUse while a daemon
+// runs and ErrNoState if there is none yet.
+func OpenReadOnly(dir string) (*Store, error) {
+	path := filepath.Join(dir, "stoker.db")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open state %s: %w", dir, ErrNoState)
+	}
+	db, err := openDB(path, true)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, db: db}
+	if err := s.loadInstance(); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func openDB(path string, readOnly bool) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("open state db %s: %w", path, ErrInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state db %s: %w", path, err)
+	}
+	return db, nil
+}
+
+// createDB makes the database under a temporary name: bbolt's own creation is not safe against a crash
+// (etcd-io/etcd#16596).
+func createDB(path string) error {
+	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	tmp := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
+	defer os.Remove(tmp)
+	db, err := openDB(tmp, false)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketBatches, bucketProgress, bucketNames, bucketActive, bucketInfo} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketInfo).Put(keyInstance, []byte(ulid.Make().String()))
+	})
+	if cerr := db.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = durable.Rename(tmp, path)
+	}
+	if errors.Is(err, fs.ErrExist) { // another process was faster; whoever gets the lock goes on
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("create state db %s: %w", path, err)
+	}
+	return durable.SyncDir(filepath.Dir(path))
+}
+
+func (s *Store) loadInstance() error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		info := tx.Bucket(bucketInfo)
+		if info == nil || info.Get(keyInstance) == nil {
+			return fmt.Errorf("open state db %s: not a state of stoker", s.db.Path())
+		}
+		s.instance = string(info.Get(keyInstance))
+		return nil
+	})
+}
+
+// Close lets go of the state. Batches must be closed before.
+func (s *Store) Close() error { return s.db.Close() }
+
+// Instance is this stoker's id, which names its folder under .processing.
+func (s *Store) Instance() string { return s.instance }
+
+// Dir is the state folder.
+func (s *Store) Dir() string { return s.dir }
+
+func (s *Store) batchDir(id string) string { return filepath.Join(s.dir, "batches", id) }
+
+// Get returns a batch's record, or ErrNotFound.
+func (s *Store) Get(id string) (*Record, error) {
+	var r *Record
+	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+		r, err = getRecord(tx, id)
+		return err
+	})
+	return r, err
+}
+
+// List returns the records of all batches, oldest first.
+func (s *Store) List() ([]*Record, error) {
+	var all []*Record
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketBatches).ForEach(func(k, v []byte) error {
+			r := new(Record)
+			if err := json.Unmarshal(v, r); err != nil {
+				return fmt.Errorf("read record of %s: %w", k, err)
+			}
+			all = append(all, r)
+			return nil
+		})
+	})
+	return all, err
+}
+
+// Progress returns how far a batch was at its last checkpoint.
+func (s *Store) Progress(id string) (*Progress, error) {
+	var p *Progress
+	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+		p, err = getProgress(tx, id)
+		return err
+	})
+	return p, err
+}
+
+// Meta returns what was fixed about a batch when it was accepted.
+func (s *Store) Meta(id string) (*Meta, error) { return readMeta(s.batchDir(id)) }
+
+// FindActive returns the batch that has the same queue, name and bytes and is not yet finalizing, or "".
+func (s *Store) FindActive(queue string, input Input) (id string, err error) {
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		id = string(tx.Bucket(bucketActive).Get(activeKey(queue, input)))
+		return nil
+	})
+	return id, err
+}
+
+func activeKey(queue string, in Input) []byte {
+	return []byte(queue + "/" + string(in.Name) + "/" + string(in.SHA256))
+}
+
+func getRecord(tx *bbolt.Tx, id string) (*Record, error) {
+	v := tx.Bucket(bucketBatches).Get([]byte(id))
+	if v == nil {
+		return nil, fmt.Errorf("batch %s: %w", id, ErrNotFound)
+	}
+	r := new(Record)
+	if err := json.Unmarshal(v, r); err != nil {
+		return nil, fmt.Errorf("read record of %s: %w", id, err)
+	}
+	return r, nil
+}
+
+func putRecord(tx *bbolt.Tx, r *Record) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode record of %s: %w", r.ID, err)
+	}
+	return tx.Bucket(bucketBatches).Put([]byte(r.ID), b)
+}
+
+func getProgress(tx *bbolt.Tx, id string) (*Progress, error) {
+	v := tx.Bucket(bucketProgress).Get([]byte(id))
+	if v == nil {
+		return &Progress{Offset: int64(len(journalHead))}, nil
+	}
+	p, err := decodeProgress(v)
+	if err != nil {
+		return nil, fmt.Errorf("read progress of %s: %w", id, err)
+	}
+	return p, nil
+}
+
+// update changes a batch's record in one durable commit.
+func (s *Store) update(id string, change func(tx *bbolt.Tx, r *Record) error) (*Record, error) {
+	var r *Record
+	err := s.db.Update(func(tx *bbolt.Tx) (err error) {
+		if r, err = getRecord(tx, id); err != nil {
+			return err
+		}
+		if err := change(tx, r); err != nil {
+			return err
+		}
+		return putRecord(tx, r)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("update batch %s: %w", id, err)
+	}
+	return r, nil
+}
