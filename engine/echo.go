@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// EchoCommand is the hidden command under which stoker's own binary is its rehearsal worker.
+const EchoCommand = "echo-worker"
+
+// echoSequences is the batch size that the rehearsal engine reports, that of vLLM's LLM class on most GPUs.
+const echoSequences = 256
+
+// Echo is the rehearsal engine: it speaks the worker protocol without a model, and answers each chat or completion with
+// the text of its last message or prompt.
+type Echo struct {
+	delay     time.Duration
+	failEvery int64
+	crashOn   string
+	hangOn    string
+	model     string
+	served    []string
+
+	out     *echoWriter
+	slots   chan struct{}
+	hung    chan struct{}
+	hangOne sync.Once
+
+	mu    sync.Mutex
+	stats struct{ prompt, generated, steps, running int64 }
+}
+
+// RunEcho serves requests from r and writes replies to w until r ends.
+func RunEcho(r io.Reader, w io.Writer) error {
+	e := &Echo{out: newEchoWriter(w), slots: make(chan struct{}, echoSequences), hung: make(chan struct{})}
+	defer e.out.close()
+	e.out.send(fmt.Appendf(nil, `{"type":"hello","protocol":%d,"engine":"echo","version":"1","pid":%d,"tested":true}`, ProtocolVersion, os.Getpid()))
+	in := lineReader{r: r}
+	for {
+		lines, err := in.lines()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read requests: %w", err)
+		}
+		for _, line := range lines {
+			if stop := e.handle(line); stop {
+				return nil
+			}
+		}
+	}
+}
+
+type echoRequest struct {
+	Type  string         `json:"type"`
+	Key   Key            `json:"key"`
+	URL   string         `json:"url"`
+	Form  string         `json:"form"`
+	Line  int64          `json:"line"`
+	Seq   int64          `json:"seq"`
+	Body  jsontext.Value `json:"body"`
+	Model string         `json:"model"`
+	Names []string       `json:"served_names"`
+	Args  map[string]any `json:"args"`
+}
+
+func (e *Echo) handle(line []byte) (stop bool) {
+	var m echoRequest
+	if err := json.Unmarshal(line, &m); err != nil {
+		e.fatal("internal", false, err.Error())
+		return true
+	}
+	switch m.Type {
+	case "start":
+		if err := e.start(&m); err != nil {
+			e.fatal("bad_argument", true, err.Error())
+			return true
+		}
+	case "ping":
+		e.out.send(fmt.Appendf(nil, `{"type":"pong","seq":%d}`, m.Seq))
+	case "stop":
+		return true
+	case "request":
+		e.accept(&m)
+	}
+	return false
+}
+
+func (e *Echo) fatal(cause string, permanent bool, text string) {
+	quoted, _ := jsontext.AppendQuote(nil, text)
+	e.out.send(fmt.Appendf(nil, `{"type":"fatal","cause":%q,"permanent":%t,"message":%s}`, cause, permanent, quoted))
+}
+
+func (e *Echo) start(m *echoRequest) error {
+	e.model, e.served = m.Model, m.Names
+	if e.model == "" {
+		e.model = "echo"
+	}
+	for name, value := range m.Args {
+		text, isText := value.(string)
+		number, isNumber := value.(float64)
+		var err error
+		switch {
+		case name == "delay" && isText:
+			e.delay, err = time.ParseDuration(text)
+		case name == "fail_every" && isNumber:
+			e.failEvery = int64(number)
+		case name == "crash_on" && isText:
+			e.crashOn = text
+		case name == "hang_on" && isText:
+			e.hangOn = text
+		default:
+			err = fmt.Errorf("unknown or ill-typed argument %s of the echo engine", name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	model, _ := jsontext.AppendQuote(nil, e.model)
+	e.out.send(fmt.Appendf(nil, `{"type":"ready","model":%s,"max_model_len":1048576,"max_num_seqs":%d,"urls":["/v1/chat/completions","/v1/completions"],"load_seconds":0}`, model, echoSequences))
+	go e.reportStats()
+	return nil
+}
+
+func (e *Echo) reportStats() {
+	for range time.Tick(time.Second) {
+		e.mu.Lock()
+		s := e.stats
+		e.mu.Unlock()
+		e.out.send(fmt.Appendf(nil, `{"type":"stats","running":%d,"waiting":0,"kv_cache":0,"prompt_tokens":%d,"generation_tokens":%d,"steps":%d}`,
+			s.running, s.prompt, s.generated, s.steps))
+	}
+}
+
+// accept answers at once without a delay, else when the delay has passed, as many at a time as the batch size.
+func (e *Echo) accept(m *echoRequest) {
+	if e.delay == 0 {
+		e.answer(m)
+		return
+	}
+	body := bytes.Clone(m.Body)
+	go func(m echoRequest) {
+		e.slots <- struct{}{}
+		defer func() { <-e.slots }()
+		time.Sleep(e.delay)
+		m.Body = body
+		e.answer(&m)
+	}(*m)
+}
+
+type echoBody struct {
+	Model    string         `json:"model"`
+	Prompt   jsontext.Value `json:"prompt"`
+	Raw      bool           `json:"raw"`
+	N        int            `json:"n"`
+	Messages []struct {
+		Content jsontext.Value `json:"content"`
+	} `json:"messages"`
+}
+
+func (e *Echo) answer(m *echoRequest) {
+	var b echoBody
+	if err := json.Unmarshal(m.Body, &b); err != nil {
+		e.refuse(m.Key, 400, "BadRequestError", err.Error())
+		return
+	}
+	text := b.text()
+	switch {
+	case e.crashOn != "" && strings.Contains(text, e.crashOn):
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case e.hangOn != "" && strings.Contains(text, e.hangOn):
+		e.hangOne.Do(func() { close(e.hung) })
+	}
+	select {
+	case <-e.hung:
+		return // a hung engine answers nothing any more, but its pings
+	default:
+	}
+	switch {
+	case e.failEvery > 0 && m.Line%e.failEvery == 0:
+		e.refuse(m.Key, 500, "InternalServerError", fmt.Sprintf("line %d fails, because fail_every is %d", m.Line, e.failEvery))
+	case b.Model != "" && !e.serves(b.Model):
+		e.refuse(m.Key, 404, "NotFoundError", fmt.Sprintf("The model `%s` does not exist.", b.Model))
+	case m.URL == "/v1/chat/completions" && !b.Raw:
+		e.reply(m.Key, "chat.completion", `"message":{"role":"assistant","content":`, "}", text, b.N)
+	case m.URL == "/v1/completions" || b.Raw:
+		e.reply(m.Key, "text_completion", `"text":`, "", text, b.N)
+	default:
+		e.refuse(m.Key, 400, "BadRequestError", "the echo engine does not serve "+m.URL)
+	}
+}
+
+func (e *Echo) serves(model string) bool {
+	for _, name := range e.served {
+		if name == "*" || name == model {
+			return true
+		}
+	}
+	return model == e.model
+}
+
+// text is the last message's or the prompt's; what is not a plain string is echoed as JSON.
+func (b *echoBody) text() string {
+	value := b.Prompt
+	if n := len(b.Messages); n > 0 {
+		value = b.Messages[n-1].Content
+	}
+	if value.Kind() != '"' {
+		return string(value)
+	}
+	text, err := jsontext.AppendUnquote(nil, value)
+	if err != nil {
+		return string(value)
+	}
+	return string(text)
+}
+
+func (e *Echo) refuse(key Key, status int, kind, message string) {
+	quoted, _ := jsontext.AppendQuote(nil, message)
+	e.out.send(fmt.Appendf(nil, `{"type":"error","key":%d,"status":%d,"body":{"error":{"message":%s,"type":%q,"param":null,"code":%d}}}`,
+		key, status, quoted, kind, status))
+}
+
+func (e *Echo) reply(key Key, object, open, end, text string, n int) {
+	words := int64(len(strings.Fields(text)))
+	n = max(n, 1)
+	b := make([]byte, 0, 512+n*len(text))
+	b = append(b, `{"type":"result","key":`...)
+	b = strconv.AppendUint(b, uint64(key), 10)
+	b = append(b, `,"status":200,"body":{"id":"echo-`...)
+	b = strconv.AppendUint(b, uint64(key), 10)
+	b = append(b, `","object":"`...)
+	b = append(b, object...)
+	b = append(b, `","created":`...)
+	b = strconv.AppendInt(b, time.Now().Unix(), 10)
+	b = append(b, `,"model":`...)
+	b, _ = jsontext.AppendQuote(b, e.model)
+	b = append(b, `,"choices":[`...)
+	for i := range n {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, `{"index":`...)
+		b = strconv.AppendInt(b, int64(i), 10)
+		b = append(b, ',')
+		b = append(b, open...)
+		b, _ = jsontext.AppendQuote(b, text)
+		b = append(b, end...)
+		b = append(b, `,"finish_reason":"stop"}`...)
+	}
+	b = fmt.Appendf(b, `],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}}`, words, words*int64(n), words*int64(n+1))
+	e.mu.Lock()
+	e.stats.prompt += words
+	e.stats.generated += words * int64(n)
+	e.stats.steps++
+	e.mu.Unlock()
+	e.out.send(b)
+}
+
+// echoWriter writes replies as many at once as have gathered.
+type echoWriter struct {
+	mu     sync.Mutex
+	queue  []byte
+	wake   chan struct{}
+	closed chan struct{}
+	done   chan struct{}
+}
+
+func newEchoWriter(w io.Writer) *echoWriter {
+	e := &echoWriter{wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
+	go e.run(w)
+	return e
+}
+
+func (e *echoWriter) send(line []byte) {
+	e.mu.Lock()
+	e.queue = append(append(e.queue, line...), '\n')
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *echoWriter) run(w io.Writer) {
+	defer close(e.done)
+	var out []byte
+	for last := false; !last; {
+		select {
+		case <-e.wake:
+		case <-e.closed:
+			last = true
+		}
+		e.mu.Lock()
+		out, e.queue = e.queue, out[:0]
+		e.mu.Unlock()
+		if _, err := w.Write(out); err != nil {
+			return
+		}
+	}
+}
+
+func (e *echoWriter) close() {
+	close(e.closed)
+	<-e.done
+}
