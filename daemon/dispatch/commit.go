@@ -1,0 +1,105 @@
+package dispatch
+
+import (
+	"errors"
+
+	"stoker/store"
+)
+
+// commitResult is what a commit in the background came to.
+type commitResult struct {
+	runs        []*run
+	checkpoints []store.Checkpoint
+	err         error
+}
+
+// commit makes what was recorded durable, for all batches at once, in the background. While one is under way the next
+// one gathers.
+func (d *Dispatcher) commit() error {
+	if d.committing {
+		d.commitAgain = true
+		return nil
+	}
+	result, err := d.gather()
+	if err != nil || len(result.runs) == 0 {
+		return err
+	}
+	d.committing, d.commitAgain, d.uncommitted = true, false, 0
+	go func() {
+		result.err = d.o.Store.Commit(result.checkpoints)
+		d.committed <- result
+	}()
+	return nil
+}
+
+// gather takes down the progress of the batches that have news.
+func (d *Dispatcher) gather() (commitResult, error) {
+	var result commitResult
+	var used store.Engine
+	if d.capacity.InFlight > 0 {
+		used = store.Engine{Kind: d.o.EngineKind, Version: d.capacity.Version, Model: d.capacity.Model}
+	}
+	for _, r := range d.runs {
+		if !r.dirty {
+			continue
+		}
+		c, err := r.batch.Checkpoint(used)
+		if err := d.patient(err); err != nil {
+			return result, err
+		}
+		if err != nil {
+			continue // the disk is full; later
+		}
+		r.dirty = false
+		result.runs = append(result.runs, r)
+		result.checkpoints = append(result.checkpoints, c)
+	}
+	return result, nil
+}
+
+// afterCommit hands on the batches whose every record is durable now.
+func (d *Dispatcher) afterCommit(result commitResult) error {
+	d.committing = false
+	if result.err != nil {
+		return result.err
+	}
+	ended := map[*run]bool{}
+	for i, r := range result.runs {
+		if result.checkpoints[i].Results == r.batch.Meta.Requests {
+			ended[r] = true
+		}
+	}
+	if len(ended) > 0 {
+		d.release(ended)
+	}
+	if err := d.openWaiting(); err != nil {
+		return err
+	}
+	if d.commitAgain {
+		return d.commit()
+	}
+	return nil
+}
+
+// release gives complete batches to whoever publishes them.
+func (d *Dispatcher) release(ended map[*run]bool) {
+	kept := d.runs[:0]
+	for _, r := range d.runs {
+		if ended[r] {
+			d.o.Finish(r.batch)
+		} else {
+			kept = append(kept, r)
+		}
+	}
+	clear(d.runs[len(kept):])
+	d.runs = kept
+}
+
+// lastCommit is the one before the daemon stops.
+func (d *Dispatcher) lastCommit() error {
+	result, err := d.gather()
+	if err != nil || len(result.checkpoints) == 0 {
+		return err
+	}
+	return errors.Join(err, d.o.Store.Commit(result.checkpoints))
+}

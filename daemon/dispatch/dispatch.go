@@ -1,0 +1,315 @@
+// Package dispatch decides which line goes to the engine next. It feeds one stream of requests from all running batches,
+// so that the engine never waits for the end of a file, records each answer once, and knows when a batch is complete.
+package dispatch
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"stoker/engine"
+	"stoker/store"
+	"stoker/store/batchfile"
+)
+
+// Engine is what answers requests; *engine.Supervisor is one.
+type Engine interface {
+	Submit([]engine.Request)
+	Events() <-chan engine.Event
+}
+
+// Options are what a Dispatcher needs.
+type Options struct {
+	Store  *store.Store
+	Engine Engine
+	// EngineKind is what batches record of it: "vllm" or "echo".
+	EngineKind string
+	// Finish receives each batch whose every request has its durable record. It must not block.
+	Finish func(*store.Batch)
+	Logger zerolog.Logger
+}
+
+const (
+	// commitEvery bounds what a power cut makes run again, together with what is in flight.
+	commitEvery = time.Second
+	// commitBytes is how much journal is written at most between two commits.
+	commitBytes = 64 << 20
+	// maxOpen bounds the batches that run at a time: each holds three files open and is synced at each commit.
+	maxOpen = 256
+	// maxFlightBytes bounds the memory of requests in flight, whose lines may be 16 MiB long.
+	maxFlightBytes = 256 << 20
+)
+
+// Dispatcher owns the running batches and what is in flight, in the goroutine of Run.
+type Dispatcher struct {
+	o        Options
+	admitted chan *store.Record
+	reopened chan *store.Batch
+	calls    chan func()
+	drain    chan time.Duration
+	done     chan struct{}
+
+	// Only used by the goroutine of Run.
+	capacity    engine.Capacity
+	runs        []*run   // open batches, oldest first
+	waiting     []string // ids of batches beyond maxOpen
+	flights     map[engine.Key]*flight
+	flightBytes int
+	nextKey     engine.Key
+	turns       uint64
+	isolation   isolation
+	committing  bool
+	committed   chan commitResult
+	commitAgain bool
+	uncommitted int // journal bytes
+	full        error
+	draining    bool
+	busy        bool // more work than one round does was found
+	totals      Totals
+	line        []byte // buffer for result lines
+	encoder     batchfile.Encoder
+}
+
+// Totals count since the daemon's start.
+type Totals struct {
+	Completed        uint64 `json:"completed"`
+	Failed           uint64 `json:"failed"`
+	Redone           uint64 `json:"redone"` // requests that a crash made run again
+	PromptTokens     uint64 `json:"prompt_tokens"`
+	CompletionTokens uint64 `json:"completion_tokens"`
+	Quarantined      uint64 `json:"quarantined"` // requests that brought the engine down alone
+}
+
+// run is an open batch.
+type run struct {
+	batch    *store.Batch
+	id       string
+	defaults *engine.Defaults
+	retry    []*flight // to be submitted before new requests
+	inFlight int
+	turn     uint64 // when it was last served
+	dirty    bool   // has records that no commit covers
+	ended    bool   // Next has no more requests
+	meter    meter
+}
+
+// flight is a request that the engine holds, or is to get again.
+type flight struct {
+	run    *run
+	seq    uint32
+	req    batchfile.Request // with bytes of its own
+	size   int
+	deaths int // of the engine while it held this request
+	alone  int // of these, with nothing else in flight
+}
+
+// New returns a dispatcher; Run starts it.
+func New(o Options) *Dispatcher {
+	return &Dispatcher{
+		o: o, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
+		drain: make(chan time.Duration, 2), done: make(chan struct{}), committed: make(chan commitResult, 1),
+		flights: map[engine.Key]*flight{},
+	}
+}
+
+// Admit adds a batch that the store has accepted.
+func (d *Dispatcher) Admit(r *store.Record) {
+	select {
+	case d.admitted <- r:
+	case <-d.done:
+	}
+}
+
+// Reopen takes a batch back whose records were found damaged when it was to be published.
+func (d *Dispatcher) Reopen(b *store.Batch) {
+	select {
+	case d.reopened <- b:
+	case <-d.done:
+	}
+}
+
+// Drain makes Run end: nothing new is submitted, and what is in flight may finish within the time. A second call with 0
+// ends the wait.
+func (d *Dispatcher) Drain(limit time.Duration) {
+	select {
+	case d.drain <- limit:
+	case <-d.done:
+	}
+}
+
+// Run dispatches until Drain, or until the state cannot be written; then what the disk holds is unknown, and the process
+// must start anew. It closes the open batches.
+func (d *Dispatcher) Run() error {
+	defer close(d.done)
+	err := d.loop()
+	if d.committing {
+		r := <-d.committed
+		err = errors.Join(err, r.err)
+	}
+	if err == nil {
+		err = d.lastCommit()
+	}
+	for _, r := range d.runs {
+		err = errors.Join(err, r.batch.Close())
+	}
+	return err
+}
+
+func (d *Dispatcher) loop() error {
+	always := make(chan struct{})
+	close(always)
+	tick := time.NewTicker(commitEvery)
+	defer tick.Stop()
+	var deadline <-chan time.Time
+	for {
+		if err := d.fill(); err != nil {
+			return err
+		}
+		if d.draining && len(d.flights) == 0 {
+			return nil
+		}
+		if err := d.flush(); err != nil {
+			return err
+		}
+		var again <-chan struct{}
+		if d.busy {
+			again = always
+		}
+		select {
+		case ev, open := <-d.o.Engine.Events():
+			if !open {
+				return nil
+			}
+			if err := d.receive(ev); err != nil {
+				return err
+			}
+		case r := <-d.admitted:
+			if err := d.admit(r); err != nil {
+				return err
+			}
+		case b := <-d.reopened:
+			if err := d.add(b); err != nil {
+				return err
+			}
+		case r := <-d.committed:
+			if err := d.afterCommit(r); err != nil {
+				return err
+			}
+		case f := <-d.calls:
+			f()
+		case <-tick.C:
+			if err := d.tick(); err != nil {
+				return err
+			}
+		case limit := <-d.drain:
+			d.draining = true
+			deadline = time.After(limit)
+		case <-deadline:
+			return nil
+		case <-again:
+		}
+	}
+}
+
+func (d *Dispatcher) tick() error {
+	for _, r := range d.runs {
+		r.meter.tick(r.batch.Progress().Records())
+	}
+	d.full = nil // try again whether there is space
+	return d.commit()
+}
+
+func (d *Dispatcher) admit(r *store.Record) error {
+	if len(d.runs) >= maxOpen {
+		d.waiting = append(d.waiting, r.ID)
+		return nil
+	}
+	return d.open(r.ID)
+}
+
+func (d *Dispatcher) open(id string) error {
+	b, err := d.o.Store.OpenBatch(id)
+	if err != nil {
+		return err
+	}
+	log := d.o.Logger.Info().Str("batch", id).Str("name", b.Meta.Name.String()).Uint32("requests", b.Meta.Requests)
+	if rec := b.Recovered; b.Record.State != store.Validating {
+		log = log.Uint32("done", b.Progress().Records()).Int("adopted", rec.Adopted).Uint32("redone", rec.Redone).Int64("cut_bytes", rec.CutBytes)
+		d.totals.Redone += uint64(rec.Redone)
+	}
+	log.Msg("batch is open")
+	return d.add(b)
+}
+
+func (d *Dispatcher) add(b *store.Batch) error {
+	r := &run{batch: b, id: b.Meta.ID}
+	if len(b.Meta.Defaults) > 0 {
+		r.defaults = newDefaults(b.Meta)
+	}
+	r.meter.start(b.Progress().Records())
+	r.dirty = true // so that even a batch without requests passes through a commit
+	d.runs = append(d.runs, r)
+	if b.Complete() {
+		return d.commit()
+	}
+	return nil
+}
+
+// openWaiting opens batches that waited for others to end.
+func (d *Dispatcher) openWaiting() error {
+	for len(d.waiting) > 0 && len(d.runs) < maxOpen {
+		id := d.waiting[0]
+		d.waiting = d.waiting[1:]
+		if err := d.open(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Dispatcher) receive(ev engine.Event) error {
+	switch ev := ev.(type) {
+	case engine.Capacity:
+		d.capacity = ev
+	case engine.Answers:
+		for _, a := range ev {
+			if err := d.answer(a); err != nil {
+				return err
+			}
+		}
+	case engine.Lost:
+		return d.lose(ev)
+	default:
+		return fmt.Errorf("unknown engine event %T", ev)
+	}
+	return nil
+}
+
+// flush hands what was recorded to the operating system, so that the death of this process does not lose it.
+func (d *Dispatcher) flush() error {
+	for _, r := range d.runs {
+		if !r.dirty {
+			continue
+		}
+		if err := d.patient(r.batch.Flush()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// patient turns a full disk into a pause: the journal keeps what it could not write, and nothing more is submitted until
+// it could.
+func (d *Dispatcher) patient(err error) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	if d.full == nil {
+		d.o.Logger.Error().Err(err).Msg("state folder is full; waiting for space")
+	}
+	d.full = err
+	return nil
+}

@@ -1,0 +1,196 @@
+package dispatch
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+
+	"stoker/engine"
+	"stoker/store"
+	"stoker/store/batchfile"
+)
+
+// maxRound bounds the lines that one round reads, so that a file of a million bad lines does not hold up the answers.
+const maxRound = 4096
+
+// fill submits requests until the engine holds as many as it wants.
+func (d *Dispatcher) fill() error {
+	d.busy = false
+	if d.draining || d.full != nil {
+		return nil
+	}
+	var out []engine.Request
+	defer func() {
+		if len(out) > 0 {
+			d.o.Engine.Submit(out)
+		}
+	}()
+	if err := d.refuseAll(); err != nil {
+		return err
+	}
+	if d.isolation.active() {
+		d.isolation.next(d, &out)
+		return nil
+	}
+	return d.share(&out)
+}
+
+// share gives free places to the batches that hold the fewest, so that a small file behind a large one starts at once.
+func (d *Dispatcher) share(out *[]engine.Request) error {
+	for round := 0; round < maxRound; {
+		free := d.capacity.InFlight - len(d.flights)
+		ready := d.ready()
+		if free <= 0 || len(ready) == 0 || d.flightBytes >= maxFlightBytes {
+			return nil
+		}
+		for _, r := range ready[:min(free, len(ready))] {
+			n, err := d.serve(r, max(1, free/len(ready)), maxRound-round, out)
+			if err != nil {
+				return err
+			}
+			round += max(n, 1)
+		}
+	}
+	d.busy = true
+	return nil
+}
+
+// ready returns the batches that have requests to submit, those that hold the fewest places first.
+func (d *Dispatcher) ready() []*run {
+	var ready []*run
+	for _, r := range d.runs {
+		if !r.ended && r.batch.Meta.Refused == nil && !r.foreignModel(d.capacity.Model) {
+			ready = append(ready, r)
+		}
+	}
+	slices.SortFunc(ready, func(a, b *run) int {
+		return cmp.Or(cmp.Compare(a.inFlight, b.inFlight), cmp.Compare(a.turn, b.turn))
+	})
+	return ready
+}
+
+// foreignModel reports whether the batch began with another model than the one that is loaded.
+func (r *run) foreignModel(model string) bool {
+	began := r.batch.Record.Model()
+	return began != "" && model != "" && began != model
+}
+
+// serve submits up to n requests of one batch, reading up to limit lines for them.
+func (d *Dispatcher) serve(r *run, n, limit int, out *[]engine.Request) (lines int, err error) {
+	d.turns++
+	r.turn = d.turns
+	for n > 0 && lines < limit && d.flightBytes < maxFlightBytes {
+		f, ok, err := d.nextFlight(r)
+		if err != nil {
+			return lines, err
+		}
+		if !ok {
+			r.ended = true // until answers move the window, or lost requests come back
+			return lines, nil
+		}
+		lines++
+		if f != nil {
+			d.submit(f, out)
+			n--
+		}
+	}
+	return lines, nil
+}
+
+// nextFlight returns a batch's next request. It is nil for a line that cannot run, whose error is recorded at once.
+func (d *Dispatcher) nextFlight(r *run) (*flight, bool, error) {
+	if len(r.retry) > 0 {
+		f := r.retry[0]
+		r.retry = r.retry[1:]
+		return f, true, nil
+	}
+	seq, ok := r.batch.Next()
+	if !ok {
+		return nil, false, nil
+	}
+	req, err := r.batch.Request(seq)
+	var bad *batchfile.LineError
+	if errors.As(err, &bad) {
+		return nil, true, d.recordFailure(r, seq, &bad.Ref, batchfile.Failure{Code: bad.Code, Message: bad.Message})
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	return newFlight(r, seq, req), true, nil
+}
+
+// newFlight copies what the request aliases: the snapshot's buffer is overwritten by the next line.
+func newFlight(r *run, seq uint32, req batchfile.Request) *flight {
+	req.Body = bytes.Clone(req.Body)
+	req.Metadata = bytes.Clone(req.Metadata)
+	return &flight{run: r, seq: seq, req: req, size: len(req.Body), deaths: r.batch.Deaths(seq)}
+}
+
+func (d *Dispatcher) submit(f *flight, out *[]engine.Request) {
+	d.nextKey++
+	d.flights[d.nextKey] = f
+	d.flightBytes += f.size
+	f.run.inFlight++
+	*out = append(*out, engine.Request{
+		Key: d.nextKey, URL: f.req.URL, Simple: f.req.Form == batchfile.Simple, Body: f.req.Body, Line: f.req.Line, Defaults: f.run.defaults,
+	})
+}
+
+// land takes a request out of flight. It returns nil for a key that is not in flight: answers come at least once.
+func (d *Dispatcher) land(key engine.Key) *flight {
+	f := d.flights[key]
+	if f == nil {
+		return nil
+	}
+	delete(d.flights, key)
+	d.flightBytes -= f.size
+	f.run.inFlight--
+	f.run.ended = false
+	return f
+}
+
+// refuseAll records an error for every request of the batches that fail as a whole. It needs no engine.
+func (d *Dispatcher) refuseAll() error {
+	for _, r := range d.runs {
+		refused := r.batch.Meta.Refused
+		if refused == nil || r.ended {
+			continue
+		}
+		for range maxRound {
+			seq, ok := r.batch.Next()
+			if !ok {
+				r.ended = true
+				break
+			}
+			if err := d.refuse(r, seq, refused); err != nil {
+				return err
+			}
+		}
+		d.busy = d.busy || !r.ended
+	}
+	return nil
+}
+
+func (d *Dispatcher) refuse(r *run, seq uint32, refused *store.Refusal) error {
+	req, err := r.batch.Request(seq)
+	failure := batchfile.Failure{Code: refused.Code, Message: "the file was refused: " + refused.Message}
+	ref := req.Ref
+	var bad *batchfile.LineError
+	if errors.As(err, &bad) {
+		ref, failure.Code, failure.Message = bad.Ref, bad.Code, bad.Message
+	} else if err != nil {
+		return err
+	}
+	return d.recordFailure(r, seq, &ref, failure)
+}
+
+func newDefaults(m *store.Meta) *engine.Defaults {
+	params, err := json.Marshal(m.Defaults, json.Deterministic(true))
+	if err != nil {
+		params = []byte("{}") // cannot be: they came out of meta.json
+	}
+	return &engine.Defaults{ID: m.ID, Params: params}
+}

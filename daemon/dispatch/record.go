@@ -1,0 +1,73 @@
+package dispatch
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	"stoker/engine"
+	"stoker/store"
+	"stoker/store/batchfile"
+)
+
+// answer records what the engine made of a request.
+func (d *Dispatcher) answer(a engine.Answer) error {
+	f := d.land(a.Key)
+	if f == nil {
+		return nil
+	}
+	r := f.run
+	if a.Status != 200 {
+		return d.recordFailure(r, f.seq, &f.req.Ref, batchfile.Failure{Status: a.Status, Body: a.Body})
+	}
+	line, info, err := d.encoder.AppendOutput(d.line[:0], &f.req, batchfile.RequestID(r.id, f.req.Line), requestID(r.id, f.req.Line), a.Body)
+	if err != nil {
+		return d.recordFailure(r, f.seq, &f.req.Ref, batchfile.Failure{Status: 502, Body: malformed(err)})
+	}
+	d.line = line
+	return d.record(r, store.Frame{
+		Kind: store.KindOutput, Seq: f.seq, Status: 200, Finish: store.FinishOf(info.FinishReason),
+		PromptTokens: clamp(info.PromptTokens), CompletionTokens: clamp(info.CompletionTokens), Payload: line,
+	})
+}
+
+// recordFailure records that a request has no answer.
+func (d *Dispatcher) recordFailure(r *run, seq uint32, ref *batchfile.Ref, f batchfile.Failure) error {
+	d.line = batchfile.AppendError(d.line[:0], ref, batchfile.RequestID(r.id, ref.Line), requestID(r.id, ref.Line), f)
+	return d.record(r, store.Frame{Kind: store.KindError, Seq: seq, Status: uint16(f.Status), Payload: d.line})
+}
+
+func (d *Dispatcher) record(r *run, f store.Frame) error {
+	fresh, err := r.batch.Append(f)
+	if err := d.patient(err); err != nil {
+		return err
+	}
+	if err == nil && !fresh {
+		return nil
+	}
+	r.dirty = true
+	d.uncommitted += len(f.Payload)
+	if f.Kind == store.KindOutput {
+		d.totals.Completed++
+	} else {
+		d.totals.Failed++
+	}
+	d.totals.PromptTokens += uint64(f.PromptTokens)
+	d.totals.CompletionTokens += uint64(f.CompletionTokens)
+	if r.batch.Complete() || d.uncommitted >= commitBytes {
+		return d.commit()
+	}
+	return nil
+}
+
+// requestID is the response's request_id, which OpenAI's clients quote when they report a problem.
+func requestID(batch string, line int64) string {
+	return "req_" + strings.TrimPrefix(batch, "batch_") + "_" + strconv.FormatInt(line, 10)
+}
+
+func malformed(err error) []byte {
+	message := strconv.Quote("the engine's response cannot be read: " + err.Error())
+	return []byte(`{"error":{"message":` + message + `,"type":"BadGatewayError","param":null,"code":502}}`)
+}
+
+func clamp(n int64) uint32 { return uint32(max(0, min(n, math.MaxUint32))) }
