@@ -1,0 +1,90 @@
+package outbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"stoker/store"
+)
+
+// Note is what NAME.status.txt tells the people who have only the share.
+type Note struct {
+	Queue  string
+	Name   store.FileName
+	ID     string
+	State  store.State
+	Reason string // why it waits; "" if it does not
+	Done   uint32
+	Failed uint32
+	Total  uint32
+	ETA    time.Duration // 0: not known
+}
+
+// NotesEvery is how often NAME.status.txt is replaced at most.
+const NotesEvery = 30 * time.Second
+
+// SetNotes hands over what the notes are to say; they are written by the goroutine of Run, because the share may hang.
+func (p *Publisher) SetNotes(notes []Note) {
+	if !p.o.Notes {
+		return
+	}
+	p.mu.Lock()
+	p.notes = notes
+	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *Publisher) writeNotes() {
+	p.mu.Lock()
+	notes := p.notes
+	p.notes = nil
+	p.mu.Unlock()
+	for _, n := range notes {
+		if err := p.writeNote(n); err != nil {
+			p.o.Logger.Debug().Err(err).Str("batch", n.ID).Msg("cannot write status note")
+		}
+	}
+}
+
+// writeNote replaces a note. Unlike a result it is not synced: after a power cut it is written again.
+func (p *Publisher) writeNote(n Note) error {
+	dir := filepath.Join(p.o.Dir, n.Queue)
+	if err := os.MkdirAll(dir, 0o775); err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, store.TempPrefix+n.ID+store.SuffixStatus+".tmp")
+	if err := os.WriteFile(tmp, []byte(n.text(time.Now())), p.o.Mode); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, string(n.Name)+store.SuffixStatus))
+}
+
+func (n Note) text(now time.Time) string {
+	s := fmt.Sprintf("batch:  %s\nstate:  %s\n", n.ID, n.State)
+	if n.Reason != "" {
+		s += "reason: " + n.Reason + "\n"
+	}
+	s += fmt.Sprintf("done:   %d of %d", n.Done, n.Total)
+	if n.Failed > 0 {
+		s += fmt.Sprintf(" (%d failed)", n.Failed)
+	}
+	s += "\n"
+	if n.ETA > 0 {
+		s += "ready:  about " + now.Add(n.ETA).Format("2006-01-02 15:04 -07:00") + "\n"
+	}
+	return s + "as of:  " + now.Format("2006-01-02 15:04:05 -07:00") + "\n"
+}
+
+// removeNote takes a batch's note away, also one that is still to be written.
+func (p *Publisher) removeNote(b *store.Batch) {
+	p.mu.Lock()
+	p.notes = slices.DeleteFunc(p.notes, func(n Note) bool { return n.ID == b.Meta.ID })
+	p.mu.Unlock()
+	path := filepath.Join(p.o.Dir, b.Meta.Queue, string(b.Meta.Name)+store.SuffixStatus)
+	if err := os.Remove(path); ignoreMissing(err) != nil {
+		p.o.Logger.Debug().Err(err).Str("batch", b.Meta.ID).Msg("cannot remove status note")
+	}
+}

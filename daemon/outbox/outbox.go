@@ -1,0 +1,242 @@
+// Package outbox publishes results: complete, synced, by renames that replace nothing, NAME.batch.json last. Whatever
+// fails on the outbox's share is done again from the journal, which the share's faults do not touch.
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"stoker/store"
+	"stoker/store/durable"
+	"stoker/store/faults"
+)
+
+// Options are what a Publisher needs.
+type Options struct {
+	Dir        string
+	InputOrder bool
+	Mode       fs.FileMode // of result files
+	Group      int         // of result files; -1: as the filesystem says
+	Notes      bool        // write NAME.status.txt
+	// Changed reports whether a batch's claimed input differs from its snapshot. It must not block for long.
+	Changed func(*store.Record) bool
+	// Reopen takes back a batch whose records were found damaged.
+	Reopen func(*store.Batch)
+	// Ended is told of each batch that has ended.
+	Ended  func(*store.Record)
+	Logger zerolog.Logger
+}
+
+// Publisher publishes one batch after another, in the goroutine of Run.
+type Publisher struct {
+	o Options
+
+	mu     sync.Mutex
+	queue  []*store.Batch
+	notes  []Note
+	reason string // why nothing can be published now
+	wake   chan struct{}
+}
+
+// New returns a publisher; Run starts it.
+func New(o Options) *Publisher { return &Publisher{o: o, wake: make(chan struct{}, 1)} }
+
+// Finish queues a batch whose every request has its durable record. It does not block.
+func (p *Publisher) Finish(b *store.Batch) {
+	p.mu.Lock()
+	p.queue = append(p.queue, b)
+	p.mu.Unlock()
+	p.signal()
+}
+
+func (p *Publisher) signal() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Status says what waits to be published.
+type Status struct {
+	Queue  int    `json:"queue"`
+	Reason string `json:"reason,omitempty"` // why nothing can be published
+}
+
+// Status returns what waits.
+func (p *Publisher) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return Status{Queue: len(p.queue), Reason: p.reason}
+}
+
+// minPause and maxPause bound the wait after a fault of the share.
+const (
+	minPause = time.Second
+	maxPause = time.Minute
+)
+
+// Run publishes until the context ends, which leaves the rest for the next start. Faults of the outbox are waited out;
+// an error means that the state itself cannot be written.
+func (p *Publisher) Run(ctx context.Context) error {
+	defer p.closeAll()
+	pause := minPause
+	for {
+		b := p.next()
+		if b == nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-p.wake:
+				p.writeNotes()
+			}
+			continue
+		}
+		err := p.publish(b)
+		var share *shareError
+		switch {
+		case err == nil:
+			pause = minPause
+			p.setReason("")
+			continue
+		case !errors.As(err, &share):
+			return errors.Join(err, b.Close())
+		}
+		p.setReason(err.Error())
+		p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Float64("retry_seconds", pause.Seconds()).Msg("cannot publish")
+		p.Finish(b) // behind the others: the fault may be its folder's alone
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+			pause = min(2*pause, maxPause)
+		}
+	}
+}
+
+func (p *Publisher) next() *store.Batch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) == 0 {
+		return nil
+	}
+	b := p.queue[0]
+	p.queue = p.queue[1:]
+	return b
+}
+
+func (p *Publisher) setReason(s string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reason = s
+}
+
+func (p *Publisher) closeAll() {
+	for b := p.next(); b != nil; b = p.next() {
+		if err := b.Close(); err != nil {
+			p.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("close batch")
+		}
+	}
+}
+
+// shareError is a fault of the outbox: the journal still has everything.
+type shareError struct{ err error }
+
+func (e *shareError) Error() string { return e.err.Error() }
+func (e *shareError) Unwrap() error { return e.err }
+
+func onShare(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &shareError{err}
+}
+
+// publish takes a complete batch to its end. Each step may be repeated: a crash or a fault in between goes on with the
+// step that is missing.
+func (p *Publisher) publish(b *store.Batch) error {
+	if !b.Published() {
+		if err := b.Begin(); err != nil {
+			return err
+		}
+		faults.Crash("publish.finalizing")
+		err := p.publishFiles(b)
+		if errors.Is(err, store.ErrDamaged) {
+			p.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("journal is damaged")
+			if err := b.Reopen(); err != nil {
+				return err
+			}
+			p.o.Reopen(b)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("publish batch %s: %w", b.Meta.ID, err)
+		}
+	}
+	if err := b.End(); err != nil {
+		return err
+	}
+	p.removeNote(b)
+	progress := b.Progress()
+	p.o.Logger.Info().Str("batch", b.Meta.ID).Str("state", string(b.Record.State)).Str("name", b.Record.Published.String()).
+		Uint32("completed", progress.Completed).Uint32("failed", progress.Failed).Uint32("redone", progress.Redone).Msg("batch has ended")
+	if err := b.Close(); err != nil {
+		return err
+	}
+	p.o.Ended(b.Record)
+	return nil
+}
+
+// publishFiles puts the batch's files into the outbox and makes their names durable.
+func (p *Publisher) publishFiles(b *store.Batch) error {
+	dir := filepath.Join(p.o.Dir, b.Meta.Queue)
+	if err := durable.MkdirAll(dir, 0o775); err != nil {
+		return onShare(err)
+	}
+	e := edition{p: p, b: b, dir: dir}
+	if b.Publication() == nil {
+		if err := e.write(b.Meta.Name); err != nil {
+			return err
+		}
+	}
+	for {
+		err := e.install()
+		if err == nil {
+			break
+		}
+		var taken *nameTakenError
+		if !errors.As(err, &taken) {
+			return err
+		}
+		p.o.Logger.Warn().Str("batch", b.Meta.ID).Str("file", taken.path).Msg("somebody put a file there; publishing under another name")
+		if err := e.rename(); err != nil {
+			return err
+		}
+	}
+	faults.Crash("publish.installed")
+	if err := e.sweep(); err != nil {
+		return err
+	}
+	return onShare(durable.SyncDir(dir))
+}
+
+// NameTaken reports whether the outbox has a result file of this name.
+func (p *Publisher) NameTaken(queue string, name store.FileName) (bool, error) {
+	for _, suffix := range []string{store.SuffixBatch, store.SuffixOutput, store.SuffixErrors, store.SuffixStatus} {
+		_, err := os.Lstat(filepath.Join(p.o.Dir, queue, string(name)+suffix))
+		if err == nil {
+			return true, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
+}
