@@ -1,0 +1,37 @@
+package inbox
+
+import (
+	"path"
+	"strings"
+
+	"stoker/store"
+)
+
+// neverTaken are patterns of names that no one means as a batch: hidden and unfinished files of editors, browsers, copy
+// programs and NAS boxes.
+var neverTaken = []string{
+	".*", "*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*.swp", "*.lock", "*~", "~$*", "#*#", "*.done",
+	"thumbs.db", "desktop.ini",
+}
+
+// isIgnored reports whether a name is one of neverTaken. Such files are not even mentioned.
+func isIgnored(name string) bool {
+	lower := strings.ToLower(name)
+	for _, pattern := range neverTaken {
+		if ok, _ := path.Match(pattern, lower); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// isQueue reports whether a sub-folder is one that people drop into.
+func isQueue(name string) bool {
+	return !strings.HasPrefix(name, ".") && !strings.EqualFold(name, "@eaDir") && name != "__MACOSX" && !strings.HasPrefix(name, "#")
+}
+
+// isBatch reports whether a name is that of a batch file.
+func isBatch(name string) bool {
+	_, _, ok := store.SplitInputName(name)
+	return ok
+}

@@ -1,0 +1,241 @@
+package inbox
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"stoker/store"
+)
+
+// fileKey is where a file lies in the inbox.
+type fileKey struct {
+	queue string
+	name  store.FileName
+}
+
+// fingerprint changes when a file's contents may have changed. Times are only compared with each other, never with this
+// machine's clock: another machine's may be wrong, and copies keep old ones.
+type fingerprint struct {
+	size  int64
+	mtime time.Time
+	inode uint64
+}
+
+func fingerprintOf(st fs.FileInfo) fingerprint {
+	p := fingerprint{size: st.Size(), mtime: st.ModTime()}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		p.inode = sys.Ino
+	}
+	return p
+}
+
+func (p fingerprint) equal(q fingerprint) bool {
+	return p.size == q.size && p.mtime.Equal(q.mtime) && p.inode == q.inode
+}
+
+// file is a batch file that is not claimed yet.
+type file struct {
+	print  fingerprint
+	seen   time.Time // when the fingerprint was first seen, on this process's monotonic clock
+	due    time.Time // when it may be complete; zero if that is not a question of time
+	ready  bool
+	tail   bool // taken although its last line has no newline
+	state  string
+	reason string
+}
+
+// maxIgnored bounds how many ignored files status names.
+const maxIgnored = 100
+
+// scan looks at the inbox and its queues.
+func (in *Inbox) scan() error {
+	root, err := os.ReadDir(in.o.Dir)
+	if err != nil {
+		return err
+	}
+	in.ignored = nil
+	round := map[fileKey]bool{}
+	var queues []string
+	for _, e := range root {
+		if e.IsDir() && isQueue(e.Name()) {
+			queues = append(queues, e.Name())
+		}
+	}
+	in.watch.follow(queues)
+	in.look("", root, round)
+	for _, q := range queues {
+		entries, err := os.ReadDir(filepath.Join(in.o.Dir, q))
+		if err != nil {
+			in.ignore(q, "", "cannot be read: "+reasonOf(err))
+			in.keep(q, round)
+			continue
+		}
+		in.look(q, entries, round)
+	}
+	for k := range in.files {
+		if !round[k] {
+			delete(in.files, k) // taken away before it was taken
+		}
+	}
+	in.foreign = in.foreignClaims()
+	return nil
+}
+
+// keep leaves what is known of a queue as it is, because it cannot be read now.
+func (in *Inbox) keep(queue string, round map[fileKey]bool) {
+	for k := range in.files {
+		round[k] = round[k] || k.queue == queue
+	}
+}
+
+func (in *Inbox) look(queue string, entries []fs.DirEntry, round map[fileKey]bool) {
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case isIgnored(name), e.IsDir() && queue == "":
+		case e.IsDir():
+			in.ignore(queue, name, "folders this deep are not looked into")
+		case !isBatch(name):
+			in.ignore(queue, name, "not a .jsonl, .jsonl.gz or .jsonl.zst file")
+		case !e.Type().IsRegular():
+			in.ignore(queue, name, "not a regular file ("+e.Type().String()+")")
+		default:
+			key := fileKey{queue, store.FileName(name)}
+			round[key] = in.observe(key)
+		}
+	}
+}
+
+func (in *Inbox) ignore(queue, name, reason string) {
+	if len(in.ignored) < maxIgnored {
+		in.ignored = append(in.ignored, Waiting{Queue: queue, Name: store.FileName(name), State: "ignored", Reason: reason})
+	}
+}
+
+func (in *Inbox) path(k fileKey) string { return filepath.Join(in.o.Dir, k.queue, string(k.name)) }
+
+// observe compares a file with what was seen of it before. It reports false if the file is gone.
+func (in *Inbox) observe(k fileKey) bool {
+	st, err := os.Lstat(in.path(k))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
+		return false
+	}
+	f := in.files[k]
+	if f == nil {
+		f = &file{seen: time.Now()}
+		in.files[k] = f
+		if err == nil {
+			f.print = fingerprintOf(st)
+		}
+	}
+	f.ready, f.due = false, time.Time{}
+	if err != nil {
+		f.wait("cannot be read: " + reasonOf(err))
+		return true
+	}
+	if p := fingerprintOf(st); !p.equal(f.print) {
+		f.print, f.seen, f.tail = p, time.Now(), false
+	}
+	in.judge(k, f)
+	return true
+}
+
+func (f *file) wait(reason string) { f.state, f.reason = "waiting", reason }
+
+// judge decides whether a file is complete.
+func (in *Inbox) judge(k fileKey, f *file) {
+	quiet := time.Since(f.seen)
+	switch {
+	case f.print.size == 0:
+		f.wait("empty")
+	case in.o.Ready == ReadySidecar && !in.hasSidecar(k):
+		f.wait("its .done file is not there yet")
+	case in.o.Ready == ReadySettle && quiet < in.o.Settle:
+		f.state, f.reason = "settling", "may still be written to"
+		f.due = f.seen.Add(in.o.Settle)
+	default:
+		in.judgeTail(k, f, quiet)
+	}
+}
+
+// judgeTail looks at the last byte: JSONL that does not end in a newline is not finished, however quiet it is. In a
+// compressed file the decoder finds out.
+func (in *Inbox) judgeTail(k fileKey, f *file, quiet time.Duration) {
+	ends, err := endsInNewline(in.path(k), f.print.size)
+	if err != nil {
+		f.wait("cannot be read: " + reasonOf(err))
+		return
+	}
+	_, compression, _ := store.SplitInputName(string(k.name))
+	f.tail = !ends && compression == store.Plain
+	if f.tail && in.o.Ready == ReadySettle && quiet < in.o.TailGrace {
+		f.wait(fmt.Sprintf("last line has no newline, %s", quiet.Round(time.Second)))
+		f.due = f.seen.Add(in.o.TailGrace)
+		return
+	}
+	f.ready, f.state, f.reason = true, "waiting", "ready to be taken"
+}
+
+func endsInNewline(path string, size int64) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var last [1]byte
+	if _, err := f.ReadAt(last[:], size-1); err != nil {
+		return false, err
+	}
+	return last[0] == '\n', nil
+}
+
+// sidecars are the names that announce a file as complete: x.done and x.jsonl.done for x.jsonl.
+func (in *Inbox) sidecars(k fileKey) []string {
+	name := string(k.name)
+	stem := name[:strings.Index(strings.ToLower(name), ".jsonl")]
+	dir := filepath.Join(in.o.Dir, k.queue)
+	return []string{filepath.Join(dir, stem+".done"), filepath.Join(dir, name+".done")}
+}
+
+func (in *Inbox) hasSidecar(k fileKey) bool {
+	return slices.ContainsFunc(in.sidecars(k), func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	})
+}
+
+func (in *Inbox) foreignClaims() []Foreign {
+	var all []Foreign
+	dirs, _ := os.ReadDir(filepath.Join(in.o.Dir, ".processing"))
+	for _, d := range dirs {
+		if !d.IsDir() || d.Name() == in.o.Store.Instance() {
+			continue
+		}
+		claims, _ := os.ReadDir(filepath.Join(in.o.Dir, ".processing", d.Name()))
+		all = append(all, Foreign{Instance: d.Name(), Claims: len(claims)})
+	}
+	return all
+}
+
+// reasonOf is an error's cause without the path, which stands beside it.
+func reasonOf(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno.Error()
+	}
+	return err.Error()
+}
+
+func sortWaiting(w []Waiting) {
+	slices.SortFunc(w, func(a, b Waiting) int {
+		return cmp.Or(cmp.Compare(a.Queue, b.Queue), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+}

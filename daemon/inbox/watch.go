@@ -1,0 +1,121 @@
+package inbox
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// watcher turns filesystem events into one bit: look again. No event says that a file is complete, events get lost, and
+// a folder that is unmounted or replaced stops sending them without a word (fsnotify/fsnotify#774).
+type watcher struct {
+	dirty  chan struct{}
+	dir    string
+	notify *fsnotify.Watcher // nil: polling
+	inode  uint64            // of the folder that is watched
+	log    zerolog.Logger
+}
+
+func newWatcher(o Options) *watcher {
+	w := &watcher{dirty: make(chan struct{}, 1), dir: o.Dir, log: o.Logger}
+	if o.Poll {
+		return w
+	}
+	notify, err := fsnotify.NewWatcher()
+	if err != nil {
+		o.Logger.Warn().Err(err).Msg("cannot watch the inbox by events; polling instead")
+		return w
+	}
+	w.notify = notify
+	go w.drain()
+	return w
+}
+
+// drain empties both channels: one that is not read stalls the other.
+func (w *watcher) drain() {
+	events, errors := w.notify.Events, w.notify.Errors
+	for events != nil || errors != nil {
+		select {
+		case e, open := <-events:
+			if !open {
+				events = nil
+			} else if e.Op == fsnotify.Chmod {
+				continue
+			}
+		case _, open := <-errors: // an overflow, say
+			if !open {
+				errors = nil
+			}
+		}
+		select {
+		case w.dirty <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// follow watches the inbox and its queues, again if the folder was replaced. It is called before the folders are read,
+// so that nothing falls between.
+func (w *watcher) follow(queues []string) {
+	if w.notify == nil {
+		return
+	}
+	if inode := inodeOf(w.dir); inode != w.inode {
+		w.notify.Remove(w.dir)
+		w.inode = inode
+	}
+	want := []string{w.dir}
+	for _, q := range queues {
+		want = append(want, filepath.Join(w.dir, q))
+	}
+	watched := w.notify.WatchList()
+	for _, dir := range want {
+		if slices.Contains(watched, dir) {
+			continue
+		}
+		if err := w.notify.Add(dir); err != nil {
+			w.log.Warn().Err(err).Str("folder", dir).Msg("cannot watch by events; the regular scan finds its files")
+		}
+	}
+}
+
+// alive reports whether events are to be expected.
+func (w *watcher) alive() bool {
+	return w.notify != nil && slices.Contains(w.notify.WatchList(), w.dir)
+}
+
+func (w *watcher) close() {
+	if w.notify != nil {
+		w.notify.Close()
+	}
+}
+
+func inodeOf(path string) uint64 {
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		return sys.Ino
+	}
+	return 0
+}
+
+// IsShare reports whether a folder is on a filesystem whose events do not show what other machines do: NFS, SMB, FUSE,
+// 9p. The magic numbers are those of statfs(2).
+func IsShare(dir string) (bool, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return false, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	switch uint32(st.Type) {
+	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.FUSE_SUPER_MAGIC, unix.V9FS_MAGIC:
+		return true, nil
+	}
+	return false, nil
+}
