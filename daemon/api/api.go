@@ -1,0 +1,262 @@
+// Package api is what the daemon answers on its Unix socket, for the commands and for health checks.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"stoker/daemon/dispatch"
+	"stoker/daemon/inbox"
+	"stoker/daemon/outbox"
+	"stoker/engine"
+	"stoker/store"
+)
+
+// SchemaVersion is that of every report. Members are added, never renamed or removed.
+const SchemaVersion = 1
+
+// Status is the daemon as people see it.
+type Status struct {
+	SchemaVersion int                 `json:"schema_version"`
+	Running       bool                `json:"running"` // a daemon answered
+	Version       string              `json:"version,omitempty"`
+	PID           int                 `json:"pid,omitempty"`
+	Instance      string              `json:"instance,omitempty"`
+	StartedAt     time.Time           `json:"started_at,omitzero"`
+	Draining      bool                `json:"draining"`
+	Engine        *engine.Status      `json:"engine,omitempty"`
+	Dispatch      *dispatch.Snapshot  `json:"dispatch,omitempty"`
+	Inbox         *inbox.Status       `json:"inbox,omitempty"`
+	Outbox        *outbox.Status      `json:"outbox,omitempty"`
+	Batches       map[store.State]int `json:"batches"`
+}
+
+// Batch is a batch with its progress. Times are RFC 3339.
+type Batch struct {
+	SchemaVersion    int            `json:"schema_version,omitempty"`
+	ID               string         `json:"id"`
+	Name             store.FileName `json:"name"`
+	Queue            string         `json:"queue"`
+	State            store.State    `json:"state"`
+	Reason           string         `json:"reason,omitempty"`
+	InputName        store.FileName `json:"input_name"`
+	InputSHA256      string         `json:"input_sha256"`
+	InputBytes       int64          `json:"input_bytes"`
+	Requests         uint32         `json:"requests"`
+	Completed        uint32         `json:"completed"`
+	Failed           uint32         `json:"failed"`
+	Redone           uint32         `json:"redone"`
+	PromptTokens     uint64         `json:"prompt_tokens"`
+	CompletionTokens uint64         `json:"completion_tokens"`
+	CreatedAt        time.Time      `json:"created_at"`
+	InProgressAt     time.Time      `json:"in_progress_at,omitzero"`
+	FinalizingAt     time.Time      `json:"finalizing_at,omitzero"`
+	EndedAt          time.Time      `json:"ended_at,omitzero"`
+	Engines          []store.Engine `json:"engines,omitempty"`
+	Published        store.FileName `json:"published,omitempty"` // name of the result files
+	Archived         bool           `json:"archived"`
+	Refused          *store.Refusal `json:"refused,omitempty"`
+}
+
+// Describe puts a batch together from what the store has of it.
+func Describe(s *store.Store, r *store.Record) (Batch, error) {
+	p, err := s.Progress(r.ID)
+	if err != nil {
+		return Batch{}, err
+	}
+	b := Batch{
+		ID: r.ID, Name: r.Name, Queue: r.Queue, State: r.State, InputName: r.Input.Name, InputSHA256: string(r.Input.SHA256),
+		InputBytes: r.Input.Bytes, Requests: r.Requests, Completed: p.Completed, Failed: p.Failed, Redone: p.Redone,
+		PromptTokens: p.PromptTokens, CompletionTokens: p.CompletionTokens, Engines: r.Engines, Published: r.Published,
+		Archived: r.Archived, CreatedAt: at(r.CreatedAt), InProgressAt: at(r.InProgressAt), FinalizingAt: at(r.FinalizingAt), EndedAt: at(r.EndedAt),
+	}
+	if m, err := s.Meta(r.ID); err == nil {
+		b.Refused = m.Refused
+	}
+	return b, nil
+}
+
+func at(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+// Batches is a list of batches, oldest first.
+type Batches struct {
+	SchemaVersion int     `json:"schema_version"`
+	Batches       []Batch `json:"batches"`
+}
+
+// List describes all batches in a state, or all with state "".
+func List(s *store.Store, state store.State) (*Batches, error) {
+	records, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	list := &Batches{SchemaVersion: SchemaVersion, Batches: []Batch{}}
+	for _, r := range records {
+		if state != "" && r.State != state {
+			continue
+		}
+		b, err := Describe(s, r)
+		if err != nil {
+			return nil, err
+		}
+		list.Batches = append(list.Batches, b)
+	}
+	return list, nil
+}
+
+// Verification is the report of verify.
+type Verification struct {
+	SchemaVersion int  `json:"schema_version"`
+	OK            bool `json:"ok"`
+	*store.Report
+}
+
+// Daemon is what the server answers from.
+type Daemon interface {
+	Status() (*Status, error)
+	Batches(state store.State) (*Batches, error)
+	Batch(id string) (*Batch, error)
+	Verify(ctx context.Context, id string) (*Verification, error)
+	// Ready says why the daemon cannot take files, nil if it can.
+	Ready() error
+}
+
+// Server answers on a Unix socket.
+type Server struct {
+	http *http.Server
+	path string
+}
+
+// ErrorBody is what an error looks like.
+type ErrorBody struct {
+	Error string `json:"error"`
+}
+
+// Listen starts a server on the socket. One that is left over from a dead daemon is replaced.
+func Listen(path string, d Daemon) (*Server, error) {
+	if err := makeSocketFolder(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	s := &Server{http: &http.Server{Handler: routes(d), ReadHeaderTimeout: 10 * time.Second}, path: path}
+	go s.http.Serve(l)
+	return s, nil
+}
+
+// makeSocketFolder makes the folder, and refuses one below /tmp that somebody else made: he could put his own socket there.
+func makeSocketFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if owner, ok := ownerOf(st); filepath.Dir(dir) == "/tmp" && ok && owner != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d", dir, owner)
+	}
+	return nil
+}
+
+func removeStale(path string) error {
+	st, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.Mode().Type() != os.ModeSocket {
+		return errors.New("something that is not a socket is in the way")
+	}
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return store.ErrInUse
+	}
+	return os.Remove(path)
+}
+
+// Close stops answering.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.http.Close()
+	}
+	return err
+}
+
+func routes(d Daemon) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { ready(w, d) })
+	mux.HandleFunc("GET /api/v1/status", answer(func(*http.Request) (any, error) { return d.Status() }))
+	mux.HandleFunc("GET /api/v1/batches", answer(func(r *http.Request) (any, error) {
+		return d.Batches(store.State(r.URL.Query().Get("state")))
+	}))
+	mux.HandleFunc("GET /api/v1/batches/{id}", answer(func(r *http.Request) (any, error) { return d.Batch(r.PathValue("id")) }))
+	mux.HandleFunc("GET /api/v1/verify", answer(func(r *http.Request) (any, error) {
+		return d.Verify(r.Context(), r.URL.Query().Get("id"))
+	}))
+	return mux
+}
+
+func ready(w http.ResponseWriter, d Daemon) {
+	body := struct {
+		Ready  bool   `json:"ready"`
+		Reason string `json:"reason,omitempty"`
+		Engine string `json:"engine"`
+	}{Ready: true}
+	code := http.StatusOK
+	if err := d.Ready(); err != nil {
+		body.Ready, body.Reason, code = false, err.Error(), http.StatusServiceUnavailable
+	}
+	if s, err := d.Status(); err == nil && s.Engine != nil {
+		body.Engine = string(s.Engine.State)
+	}
+	write(w, code, body)
+}
+
+func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := f(r)
+		switch {
+		case err == nil:
+			write(w, http.StatusOK, body)
+		case errors.Is(err, store.ErrNotFound):
+			write(w, http.StatusNotFound, ErrorBody{err.Error()})
+		default:
+			write(w, http.StatusInternalServerError, ErrorBody{err.Error()})
+		}
+	}
+}
+
+func write(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.MarshalWrite(w, body, json.Deterministic(true)) // a client that has gone is not our trouble
+}

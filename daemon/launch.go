@@ -1,0 +1,134 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"stoker/daemon/config"
+	"stoker/engine"
+	"stoker/engine/pyenv"
+	"stoker/engine/worker"
+)
+
+// newSupervisor starts the engine that the configuration names.
+func (d *Daemon) newSupervisor() *engine.Supervisor {
+	e := &d.o.Config.Engine
+	prepare := d.launchVLLM
+	if e.Kind == config.KindEcho {
+		prepare = d.launchEcho
+	}
+	return engine.NewSupervisor(engine.Options{
+		Kind: string(e.Kind), Instance: d.store.Instance(), LogDir: d.store.Dir(), Prepare: prepare, InFlight: e.InFlight,
+		LoadStall: time.Duration(e.LoadStall), Hang: time.Duration(e.Hang), Logger: *d.component("engine"),
+	})
+}
+
+func (d *Daemon) launchEcho(context.Context) (engine.Launch, error) {
+	e := &d.o.Config.Engine
+	return engine.Launch{
+		Argv: []string{d.o.Executable, engine.EchoCommand}, Env: workerEnv(d.o.Environ, e.Env, nil),
+		Model: e.Model, ServedNames: e.ServedNames, Args: e.Args,
+	}, nil
+}
+
+// launchVLLM finds the interpreter anew for each start: the user may have mended it meanwhile.
+func (d *Daemon) launchVLLM(ctx context.Context) (engine.Launch, error) {
+	e := &d.o.Config.Engine
+	places, err := pyenv.DefaultPlaces(d.o.Root, "", d.o.Environ, os.Geteuid() == 0)
+	if err != nil {
+		return engine.Launch{}, err
+	}
+	python, err := pyenv.FindPython(ctx, pyenv.Search{
+		Configured: e.Python, ConfigDir: d.o.ConfigDir, SetupVenv: places.Venv, Environ: d.o.Environ, Interactive: d.o.Interactive,
+	})
+	var unfit *pyenv.Error
+	if errors.As(err, &unfit) {
+		return engine.Launch{}, &engine.PermanentError{Message: unfit.Error(), Hint: unfit.Hint}
+	}
+	if err != nil {
+		return engine.Launch{}, err
+	}
+	d.component("engine").Info().Str("python", python.String()).Str("because", python.How).Msg("found Python")
+	script, err := worker.Install(filepath.Join(d.store.Dir(), "worker"))
+	if err != nil {
+		return engine.Launch{}, err
+	}
+	secrets, err := hubEnv(e)
+	if err != nil {
+		return engine.Launch{}, &engine.PermanentError{Message: err.Error()}
+	}
+	return engine.Launch{
+		Argv: []string{python.Path, "-I", "-u", script}, Env: workerEnv(d.o.Environ, e.Env, append(secrets, pathWith(python.Path, d.o.Environ))),
+		Model: e.Model, ServedNames: e.ServedNames, Args: engineArgs(e),
+	}, nil
+}
+
+// engineArgs are [engine.args] and the settings of [engine] that are vLLM's own.
+func engineArgs(e *config.Engine) map[string]any {
+	args := maps.Clone(e.Args)
+	if args == nil {
+		args = map[string]any{}
+	}
+	if e.Revision != "" {
+		args["revision"] = e.Revision
+	}
+	if e.MaxModelLen > 0 {
+		args["max_model_len"] = e.MaxModelLen
+	}
+	if e.GPUMemoryUtilization > 0 {
+		args["gpu_memory_utilization"] = e.GPUMemoryUtilization
+	}
+	return args
+}
+
+func hubEnv(e *config.Engine) ([]string, error) {
+	var env []string
+	if e.HFHome != "" {
+		env = append(env, "HF_HOME="+e.HFHome)
+	}
+	if e.HFTokenFile != "" {
+		token, err := os.ReadFile(e.HFTokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("read engine.hf_token_file: %w", err)
+		}
+		env = append(env, "HF_TOKEN="+strings.TrimSpace(string(token)))
+	}
+	return env, nil
+}
+
+// workerEnv is the daemon's environment without what would lead a Python astray or is stoker's own, then the additions,
+// then [engine.env], which wins.
+func workerEnv(environ []string, configured map[string]string, additions []string) []string {
+	var env []string
+	for _, v := range environ {
+		name, _, _ := strings.Cut(v, "=")
+		if name == "PYTHONHOME" || name == "PYTHONPATH" || name == "NOTIFY_SOCKET" || strings.HasPrefix(name, "STOKER_") {
+			continue
+		}
+		env = append(env, v)
+	}
+	env = append(env, "PYTHONUNBUFFERED=1", "PYTHONDONTWRITEBYTECODE=1")
+	env = append(env, additions...)
+	for _, name := range slices.Sorted(maps.Keys(configured)) {
+		env = append(env, name+"="+configured[name])
+	}
+	return env
+}
+
+// pathWith puts the interpreter's folder first, where an environment keeps ninja and the like.
+func pathWith(python string, environ []string) string {
+	dir := filepath.Dir(python)
+	for _, v := range environ {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			return "PATH=" + dir + string(os.PathListSeparator) + path
+		}
+	}
+	return "PATH=" + dir
+}

@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"stoker/daemon/api"
+	"stoker/daemon/dispatch"
+	"stoker/daemon/outbox"
+	"stoker/engine"
+	"stoker/store"
+)
+
+var _ api.Daemon = (*Daemon)(nil)
+
+// Status implements api.Daemon.
+func (d *Daemon) Status() (*api.Status, error) {
+	records, err := d.store.List()
+	if err != nil {
+		return nil, err
+	}
+	e, feed, in, out := d.engine.Status(), d.feed.Snapshot(), d.inbox.Status(), d.outbox.Status()
+	return &api.Status{
+		SchemaVersion: api.SchemaVersion, Running: true, Version: d.o.Version, PID: os.Getpid(), Instance: d.store.Instance(),
+		StartedAt: d.started, Draining: d.draining.Load(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out, Batches: countStates(records),
+	}, nil
+}
+
+func countStates(records []*store.Record) map[store.State]int {
+	n := map[store.State]int{}
+	for _, r := range records {
+		n[r.State]++
+	}
+	return n
+}
+
+// Batches implements api.Daemon.
+func (d *Daemon) Batches(state store.State) (*api.Batches, error) {
+	list, err := api.List(d.store, state)
+	if err != nil {
+		return nil, err
+	}
+	feed := d.feed.Snapshot()
+	for i := range list.Batches {
+		d.refresh(&list.Batches[i], feed.Running)
+	}
+	return list, nil
+}
+
+// Batch implements api.Daemon.
+func (d *Daemon) Batch(id string) (*api.Batch, error) {
+	r, err := d.store.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := api.Describe(d.store, r)
+	if err != nil {
+		return nil, err
+	}
+	b.SchemaVersion = api.SchemaVersion
+	d.refresh(&b, d.feed.Snapshot().Running)
+	return &b, nil
+}
+
+// refresh replaces the last checkpoint's figures by those of now, and says why a batch waits.
+func (d *Daemon) refresh(b *api.Batch, running []dispatch.Running) {
+	for _, r := range running {
+		if r.ID == b.ID {
+			b.Completed, b.Failed, b.Redone, b.CompletionTokens, b.Reason = r.Completed, r.Failed, r.Redone, r.Tokens, r.Reason
+		}
+	}
+	if b.State == store.Validating && b.Reason == "" {
+		b.Reason = d.waitReason()
+	}
+}
+
+// waitReason says why an accepted batch has not begun.
+func (d *Daemon) waitReason() string {
+	switch e := d.engine.Status(); e.State {
+	case engine.Ready:
+		return "waits for its turn"
+	case engine.Failed:
+		return "engine is down: " + e.Reason
+	default:
+		return "engine is not ready yet"
+	}
+}
+
+// Verify implements api.Daemon.
+func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, error) {
+	p := d.o.Config.Paths
+	report, err := d.store.Verify(ctx, id, store.Folders{Inbox: p.Inbox, Outbox: p.Outbox})
+	if err != nil {
+		return nil, err
+	}
+	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: !report.Broken(), Report: report}, nil
+}
+
+// Ready implements api.Daemon.
+func (d *Daemon) Ready() error {
+	in := d.inbox.Status()
+	switch {
+	case in.Scanned.IsZero():
+		return errors.New("the inbox has not been read yet")
+	case in.Problem != "":
+		return errors.New(in.Problem)
+	}
+	return nil
+}
+
+// writeNotes hands the outbox what NAME.status.txt is to say of each batch that waits or runs.
+func (d *Daemon) writeNotes() {
+	records, err := d.store.List()
+	if err != nil {
+		d.o.Logger.Error().Err(err).Msg("list batches for status notes")
+		return
+	}
+	running := map[string]dispatch.Running{}
+	for _, r := range d.feed.Snapshot().Running {
+		running[r.ID] = r
+	}
+	var notes []outbox.Note
+	for _, r := range records {
+		if r.State.Ended() {
+			continue
+		}
+		now := running[r.ID]
+		n := outbox.Note{
+			Queue: r.Queue, Name: r.Name, ID: r.ID, State: r.State, Reason: now.Reason, Done: now.Completed + now.Failed,
+			Failed: now.Failed, Total: r.Requests, ETA: time.Duration(now.ETASeconds) * time.Second,
+		}
+		if r.State == store.Validating && n.Reason == "" {
+			n.Reason = d.waitReason()
+		}
+		notes = append(notes, n)
+	}
+	d.outbox.SetNotes(notes)
+}
