@@ -1,0 +1,320 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stoker/daemon"
+	"stoker/daemon/api"
+	"stoker/daemon/config"
+	"stoker/store"
+	"stoker/store/durable"
+)
+
+type onceFlags struct {
+	model, output string
+}
+
+func newOnceCommand(a *app) *cobra.Command {
+	var f onceFlags
+	cmd := &cobra.Command{
+		Use:   "once FILE...",
+		Short: "Run these files, print where the results are, and stop",
+		Long: `Once starts an engine, runs the files and stops: what a script around LLM.generate does, but a crash or Ctrl-C loses
+nothing. Run the same command again to go on where it stopped. Results go beside each file, or to --output: a file for
+one FILE, a folder for several. It exits with 3 if some lines failed.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, paths []string) error { return a.once(cmd.Context(), paths, f) },
+	}
+	cmd.Flags().StringVar(&f.model, "model", "", "model to load, instead of engine.model")
+	cmd.Flags().StringVarP(&f.output, "output", "o", "", "where the results go")
+	return cmd
+}
+
+func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
+	loaded, err := a.onceConfig(paths, f)
+	if err != nil {
+		return err
+	}
+	if err := loaded.CheckRunnable(); err != nil {
+		return err
+	}
+	drops, err := planDrops(paths, loaded.Paths.Inbox, submitFlags{})
+	if err != nil {
+		return err
+	}
+	deliver, err := planDelivery(paths, f.output, a.root != "")
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(a.stderr, loaded.Log, a.environ)
+	if err != nil {
+		return err
+	}
+	d, err := a.newDaemon(loaded, log)
+	if err != nil {
+		return err
+	}
+	runCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() {
+		done <- d.Run(runCtx, secondSignal(ctx))
+		close(done)
+	}()
+	batches, err := a.runOnce(ctx, d, drops, done)
+	stop()
+	err = errors.Join(err, <-done)
+	if err != nil {
+		return err
+	}
+	for i, b := range batches {
+		if err := deliver[i].take(loaded.Paths.Outbox, &b); err != nil {
+			return err
+		}
+	}
+	if a.root == "" {
+		if err := os.RemoveAll(onceRoot(loaded)); err != nil {
+			return fmt.Errorf("clean up: %w", err)
+		}
+	}
+	return a.reportOnce(batches, deliver)
+}
+
+// onceConfig is the configuration with folders of its own, the same for the same files, so that a second run goes on.
+func (a *app) onceConfig(paths []string, f onceFlags) (*config.Loaded, error) {
+	overrides := map[string]string{}
+	if f.model != "" {
+		overrides["engine.model"] = f.model
+	}
+	loaded, err := a.loadConfig(overrides)
+	if err != nil {
+		return nil, err
+	}
+	loaded.Inbox.Ready = config.ReadyRename // nobody but this command drops into it
+	if loaded.Origin("log.level").Source == config.FromDefault {
+		loaded.Log.Level = "warn"
+	}
+	if a.root != "" {
+		return loaded, nil
+	}
+	root, err := a.newOnceRoot(paths)
+	if err != nil {
+		return nil, err
+	}
+	loaded.Paths = config.Paths{
+		Inbox: filepath.Join(root, "inbox"), Outbox: filepath.Join(root, "outbox"),
+		Archive: filepath.Join(root, "archive"), State: filepath.Join(root, ".state"),
+	}
+	loaded.API.Socket = filepath.Join(os.TempDir(), "stoker-once-"+filepath.Base(root), "stoker.sock")
+	return loaded, nil
+}
+
+func onceRoot(l *config.Loaded) string { return filepath.Dir(l.Paths.Inbox) }
+
+// newOnceRoot is $XDG_STATE_HOME/stoker/once/HASH, with a hash of the files' paths and contents.
+func (a *app) newOnceRoot(paths []string) (string, error) {
+	digest := sha256.New()
+	for _, p := range paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return "", err
+		}
+		sum, _, err := durable.Hash(abs)
+		if err != nil {
+			return "", fmt.Errorf("once: %w", err)
+		}
+		fmt.Fprintf(digest, "%s\x00%s\x00", abs, sum)
+	}
+	base := a.variable("XDG_STATE_HOME")
+	if !filepath.IsAbs(base) {
+		home := a.variable("HOME")
+		if home == "" {
+			return "", errors.New("once: neither $XDG_STATE_HOME nor $HOME is set, so that there is no place for the state")
+		}
+		base = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(base, "stoker", "once", fmt.Sprintf("%x", digest.Sum(nil)[:8])), nil
+}
+
+func (a *app) variable(name string) string {
+	for _, v := range a.environ {
+		if value, ok := strings.CutPrefix(v, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// runOnce drops what was not dropped before and waits until all of it has ended.
+func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, done <-chan error) ([]api.Batch, error) {
+	select {
+	case <-d.Running():
+	case err := <-done:
+		return nil, err
+	}
+	if err := dropMissing(d, drops); err != nil {
+		return nil, err
+	}
+	p := newProgress(a.stderr)
+	defer p.clear()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, &exitError{code: exitInterrupted, err: errors.New("interrupted; what is done is kept"), hint: "run the same command again to go on"}
+		case err := <-done:
+			if err == nil {
+				err = errors.New("stopped before the files had ended")
+			}
+			return nil, err
+		case <-time.After(pollEvery):
+		}
+		status, err := d.Status()
+		if err != nil {
+			return nil, err
+		}
+		list, err := d.Batches("")
+		if err != nil {
+			return nil, err
+		}
+		if batches, ended := findBatches(list, drops, time.Time{}); ended {
+			return batches, nil
+		}
+		if err := engineDown(status); err != nil {
+			return nil, err
+		}
+		p.show(status)
+	}
+}
+
+// dropMissing drops the files that no batch was made of yet, and that do not wait from a run before.
+func dropMissing(d *daemon.Daemon, drops []drop) error {
+	list, err := d.Batches("")
+	if err != nil {
+		return err
+	}
+	for i := range drops {
+		sum, _, err := durable.Hash(drops[i].from)
+		if err != nil {
+			return fmt.Errorf("once: %w", err)
+		}
+		drops[i].sha256 = sum
+		if found, _ := findBatches(list, drops[i:i+1], time.Time{}); len(found) > 0 || claimed(drops[i].to) {
+			continue
+		}
+		if err := drops[i].copy(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// claimed reports whether a file was dropped by a run before: it waits in the inbox, or was claimed and not yet admitted.
+func claimed(to string) bool {
+	claims, _ := filepath.Glob(filepath.Join(filepath.Dir(to), ".processing", "*", "*", filepath.Base(to)))
+	_, err := os.Lstat(to)
+	return err == nil || len(claims) > 0
+}
+
+// delivery is where one file's results go.
+type delivery struct {
+	stem   string // the errors file is stem.errors.jsonl, the batch object stem.batch.json
+	output string
+	stay   bool // in the outbox
+	paths  []string
+}
+
+func planDelivery(paths []string, output string, hasRoot bool) ([]delivery, error) {
+	st, err := os.Stat(output)
+	folder := len(paths) > 1 || err == nil && st.IsDir()
+	var plan []delivery
+	for _, p := range paths {
+		stem, _, _ := store.SplitInputName(filepath.Base(p))
+		var d delivery
+		switch {
+		case output == "" && hasRoot:
+			d.stay = true
+		case output == "":
+			d.stem = filepath.Join(filepath.Dir(p), stem)
+			d.output = d.stem + store.SuffixOutput
+		case folder:
+			d.stem = filepath.Join(output, stem)
+			d.output = d.stem + store.SuffixOutput
+		default:
+			d.stem, d.output = strings.TrimSuffix(output, ".jsonl"), output
+		}
+		if err := d.check(); err != nil {
+			return nil, err
+		}
+		plan = append(plan, d)
+	}
+	return plan, nil
+}
+
+// check refuses to replace a file, before an engine is started for it.
+func (d *delivery) check() error {
+	if d.stay {
+		return nil
+	}
+	for _, path := range []string{d.output, d.stem + store.SuffixErrors, d.stem + store.SuffixBatch} {
+		if _, err := os.Lstat(path); err == nil {
+			return &exitError{code: exitFailure, err: fmt.Errorf("%s is there already", path), hint: "move it away, or give another --output"}
+		}
+	}
+	return nil
+}
+
+// take moves a batch's results to their place.
+func (d *delivery) take(outbox string, b *api.Batch) error {
+	d.paths = resultPaths(outbox, b)
+	if d.stay {
+		return nil
+	}
+	if err := durable.MkdirAll(filepath.Dir(d.output), 0o775); err != nil {
+		return err
+	}
+	for i, from := range d.paths {
+		to := d.output
+		if suffix := resultSuffix(from); suffix != store.SuffixOutput {
+			to = d.stem + suffix
+		}
+		if err := durable.Move(from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("deliver results: %w", err)
+		}
+		d.paths[i] = to
+	}
+	return nil
+}
+
+func resultSuffix(path string) string {
+	suffixes := []string{store.SuffixOutput, store.SuffixErrors, store.SuffixBatch}
+	i := slices.IndexFunc(suffixes, func(s string) bool { return strings.HasSuffix(path, s) })
+	return suffixes[i]
+}
+
+func (a *app) reportOnce(batches []api.Batch, deliveries []delivery) error {
+	var failed error
+	for i, b := range batches {
+		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", b.InputName, b.State, b.Completed, b.Failed)
+		for _, path := range deliveries[i].paths {
+			fmt.Fprintf(a.stdout, "  %s\n", path)
+		}
+		switch {
+		case b.State == store.Failed:
+			failed = fmt.Errorf("%s failed: %s", b.InputName, b.Refused.Message)
+		case b.Failed > 0 && failed == nil:
+			failed = &exitError{code: exitSomeFailed}
+		}
+	}
+	return failed
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"stoker/daemon"
+	"stoker/daemon/client"
+	"stoker/daemon/config"
+	"stoker/engine"
+	"stoker/engine/pyenv"
+	"stoker/store"
+)
+
+// Exit codes are an interface: docs/commands.md lists them.
+const (
+	exitFailure     = 1
+	exitUsage       = 2
+	exitSomeFailed  = 3
+	exitNotRunning  = 10
+	exitInUse       = 11
+	exitConfig      = 78
+	exitInterrupted = 130
+)
+
+// app is what every command shares: the world outside, and the flags that all of them have.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string
+	configPath     string
+	root           string
+}
+
+// exitError ends the program with a code. Without an error the report on stdout has said everything.
+type exitError struct {
+	code int
+	err  error
+	hint string
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func (a *app) run(args []string) int {
+	root := a.newRootCommand()
+	root.SetArgs(args)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	return a.fail(cmd, err)
+}
+
+func (a *app) newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "stoker",
+		Short: "Run JSONL batches of LLM requests that people drop into a folder",
+		Long: `stoker watches a folder. Drop a JSONL batch of LLM requests into it: stoker records the batch so that no
+crash loses or doubles a line, feeds it to a vLLM engine that stays loaded between batches, and puts the results
+into an outbox.`,
+		SilenceErrors: true, SilenceUsage: true,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.PersistentFlags().StringVar(&a.configPath, "config", "", "configuration file (default: $STOKER_CONFIG, ~/.config/stoker/config.toml, /etc/stoker/config.toml)")
+	root.PersistentFlags().StringVar(&a.root, "root", "", "folder for inbox, outbox, archive and state, instead of those in [paths]")
+	for _, group := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"run", "Running:", []*cobra.Command{newRunCommand(a), newOnceCommand(a), newSetupCommand(a)}},
+		{"batches", "Batches:", []*cobra.Command{newSubmitCommand(a), newCheckCommand(a), newStatusCommand(a), newListCommand(a), newShowCommand(a)}},
+		{"care", "Care:", []*cobra.Command{newVerifyCommand(a), newConfigCommand(a), newVersionCommand(a)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, c := range group.commands {
+			c.GroupID = group.id
+			c.Args = asUsage(c.Args)
+			root.AddCommand(c)
+		}
+	}
+	return root
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	if check == nil {
+		return nil
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{err}
+		}
+		return nil
+	}
+}
+
+// loadConfig reads the configuration; overrides are what flags of the command set, by key.
+func (a *app) loadConfig(overrides map[string]string) (*config.Loaded, error) {
+	return config.Load(config.Options{Path: a.configPath, Root: a.root, Environ: a.environ, Overrides: overrides})
+}
+
+func configDir(l *config.Loaded) string {
+	if l.File == "" {
+		return ""
+	}
+	return filepath.Dir(l.File)
+}
+
+// fail prints an error with its hint and returns the exit code.
+func (a *app) fail(cmd *cobra.Command, err error) int {
+	code, hint := classify(cmd, err)
+	var exit *exitError
+	if errors.As(err, &exit) && exit.err == nil {
+		return code
+	}
+	if all := config.All(err); len(all) > 0 {
+		for _, e := range all {
+			a.say(e.Error(), e.Hint)
+		}
+		return code
+	}
+	a.say(err.Error(), hint)
+	return code
+}
+
+func (a *app) say(message, hint string) {
+	fmt.Fprintf(a.stderr, "stoker: error: %s\n", message)
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "stoker: hint: %s\n", hint)
+	}
+}
+
+// classify finds an error's exit code, and what the user can do about it.
+func classify(cmd *cobra.Command, err error) (code int, hint string) {
+	var (
+		exit      *exitError
+		usage     *usageError
+		python    *pyenv.Error
+		permanent *engine.PermanentError
+	)
+	switch {
+	case errors.As(err, &exit):
+		return exit.code, exit.hint
+	case errors.As(err, &usage):
+		return exitUsage, fmt.Sprintf("see '%s --help'", cmd.CommandPath())
+	case errors.Is(err, config.ErrInvalid), errors.Is(err, daemon.ErrBadPath):
+		return exitConfig, ""
+	case errors.Is(err, store.ErrInUse):
+		return exitInUse, "is another stoker running? 'stoker status' asks it"
+	case errors.Is(err, client.ErrNotRunning):
+		return exitNotRunning, "start it with 'stoker run'"
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted, ""
+	case errors.As(err, &python):
+		return exitFailure, python.Hint
+	case errors.As(err, &permanent):
+		return exitFailure, permanent.Hint
+	case !cmd.HasParent(): // cobra's own: an unknown command
+		return exitUsage, "see 'stoker --help'"
+	}
+	return exitFailure, ""
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"stoker/daemon/api"
+	"stoker/daemon/client"
+	"stoker/daemon/config"
+	"stoker/engine"
+	"stoker/store"
+)
+
+// source is where reports come from: the daemon, or the state folder where none runs.
+type source interface {
+	Status(context.Context) (*api.Status, error)
+	Batches(context.Context, store.State) (*api.Batches, error)
+	Batch(context.Context, string) (*api.Batch, error)
+	Verify(context.Context, string) (*api.Verification, error)
+}
+
+// withSource calls f with the daemon if it answers, else with the state as it lies on the disk.
+func (a *app) withSource(ctx context.Context, f func(source, *config.Loaded) error) error {
+	loaded, err := a.loadConfig(nil)
+	if err != nil {
+		return err
+	}
+	daemon := client.New(loaded.SocketPath())
+	_, err = daemon.Status(ctx)
+	if err == nil {
+		return f(daemon, loaded)
+	}
+	if !errors.Is(err, client.ErrNotRunning) && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	s, err := store.OpenReadOnly(loaded.Paths.State)
+	if errors.Is(err, store.ErrNoState) {
+		return f(noState{}, loaded)
+	}
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return f(&onDisk{s, loaded}, loaded)
+}
+
+// onDisk answers from the state folder.
+type onDisk struct {
+	store  *store.Store
+	loaded *config.Loaded
+}
+
+func (o *onDisk) Status(context.Context) (*api.Status, error) {
+	records, err := o.store.List()
+	if err != nil {
+		return nil, err
+	}
+	s := &api.Status{SchemaVersion: api.SchemaVersion, Instance: o.store.Instance(), Batches: map[store.State]int{}}
+	for _, r := range records {
+		s.Batches[r.State]++
+	}
+	return s, nil
+}
+
+func (o *onDisk) Batches(_ context.Context, state store.State) (*api.Batches, error) {
+	return api.List(o.store, state)
+}
+
+func (o *onDisk) Batch(_ context.Context, id string) (*api.Batch, error) {
+	r, err := o.store.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := api.Describe(o.store, r)
+	b.SchemaVersion = api.SchemaVersion
+	return &b, err
+}
+
+func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, error) {
+	report, err := o.store.Verify(ctx, id, store.Folders{Inbox: o.loaded.Paths.Inbox, Outbox: o.loaded.Paths.Outbox})
+	if err != nil {
+		return nil, err
+	}
+	if left := engine.Leftovers(o.store.Instance()); len(left) > 0 {
+		report.Findings = append(report.Findings, store.Finding{
+			Invariant: store.OneEngine, Message: fmt.Sprintf("no daemon runs, but processes %v of its worker do", left),
+		})
+	}
+	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: !report.Broken(), Report: report}, nil
+}
+
+// noState answers where stoker never ran.
+type noState struct{}
+
+func (noState) Status(context.Context) (*api.Status, error) {
+	return &api.Status{SchemaVersion: api.SchemaVersion, Batches: map[store.State]int{}}, nil
+}
+
+func (noState) Batches(context.Context, store.State) (*api.Batches, error) {
+	return &api.Batches{SchemaVersion: api.SchemaVersion, Batches: []api.Batch{}}, nil
+}
+
+func (noState) Batch(_ context.Context, id string) (*api.Batch, error) {
+	return nil, fmt.Errorf("batch %s: %w", id, store.ErrNotFound)
+}
+
+func (noState) Verify(_ context.Context, id string) (*api.Verification, error) {
+	if id != "" {
+		return nil, fmt.Errorf("batch %s: %w", id, store.ErrNotFound)
+	}
+	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: true, Report: &store.Report{Findings: []store.Finding{}}}, nil
+}
+
+// resolve finds the batch that the user means: an id, an unambiguous prefix of one, or an input's name, whose newest
+// batch it is, which it says.
+func (a *app) resolve(ctx context.Context, src source, arg string) (string, error) {
+	list, err := src.Batches(ctx, "")
+	if err != nil {
+		return "", err
+	}
+	var byPrefix, byName []string
+	for _, b := range list.Batches {
+		stem, _, _ := store.SplitInputName(string(b.InputName))
+		switch {
+		case b.ID == arg:
+			return b.ID, nil
+		case strings.HasPrefix(b.ID, arg), strings.HasPrefix(b.ID, "batch_"+arg):
+			byPrefix = append(byPrefix, b.ID)
+		case string(b.InputName) == arg, stem == arg, string(b.Name) == arg:
+			byName = append(byName, b.ID)
+		}
+	}
+	switch {
+	case len(byName) > 0:
+		newest := byName[len(byName)-1]
+		fmt.Fprintf(a.stderr, "stoker: %s is batch %s, the newest of %d\n", arg, newest, len(byName))
+		return newest, nil
+	case len(byPrefix) == 1:
+		return byPrefix[0], nil
+	case len(byPrefix) > 1:
+		return "", &exitError{code: exitFailure, err: fmt.Errorf("%s is the beginning of %d batch ids", arg, len(byPrefix)), hint: "give more of it; 'stoker list' shows them"}
+	}
+	return "", &exitError{code: exitFailure, err: fmt.Errorf("no batch %s", arg), hint: "'stoker list' shows all"}
+}

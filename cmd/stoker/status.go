@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"stoker/daemon/api"
+	"stoker/daemon/config"
+	"stoker/daemon/dispatch"
+	"stoker/daemon/inbox"
+	"stoker/engine"
+	"stoker/store"
+)
+
+func newStatusCommand(a *app) *cobra.Command {
+	var asJSON, watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the daemon, the engine, running batches, and why files wait",
+		Long: `Status asks the daemon. Without one it shows what the state folder holds and exits with 10. It exits with 1 if the
+engine is down for good.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if watch {
+				return a.watchStatus(cmd.Context(), asJSON)
+			}
+			return a.withSource(cmd.Context(), func(src source, loaded *config.Loaded) error {
+				return a.showStatus(cmd.Context(), src, loaded, asJSON)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write one JSON object")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again each second, until Ctrl-C")
+	return cmd
+}
+
+func (a *app) showStatus(ctx context.Context, src source, loaded *config.Loaded, asJSON bool) error {
+	s, err := src.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = a.writeJSON(s)
+	} else {
+		writeStatus(a.stdout, s, loaded)
+	}
+	switch {
+	case err != nil:
+		return err
+	case !s.Running:
+		return &exitError{code: exitNotRunning}
+	case s.Engine.State == engine.Failed:
+		return &exitError{code: exitFailure}
+	}
+	return nil
+}
+
+const watchEvery = time.Second
+
+func (a *app) watchStatus(ctx context.Context, asJSON bool) error {
+	clear := ""
+	if isTerminal(a.stdout) && !asJSON {
+		clear = "\x1b[H\x1b[2J"
+	}
+	for {
+		fmt.Fprint(a.stdout, clear)
+		err := a.withSource(ctx, func(src source, loaded *config.Loaded) error { return a.showStatus(ctx, src, loaded, asJSON) })
+		var exit *exitError
+		if err != nil && !errors.As(err, &exit) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+// writeStatus writes the report for people.
+func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
+	if s.Running {
+		fmt.Fprintf(w, "daemon   running, pid %d, version %s, since %s\n", s.PID, s.Version, localTime(s.StartedAt))
+		writeEngine(w, s.Engine)
+	} else {
+		fmt.Fprintln(w, "daemon   not running")
+	}
+	fmt.Fprintf(w, "inbox    %s%s\n", loaded.Paths.Inbox, inboxState(s.Inbox))
+	fmt.Fprintf(w, "batches  %s\n", countText(s.Batches))
+	if s.Outbox != nil && s.Outbox.Reason != "" {
+		fmt.Fprintf(w, "outbox   %d batches cannot be published: %s\n", s.Outbox.Queue, s.Outbox.Reason)
+	}
+	if s.Dispatch != nil {
+		writeRunning(w, s.Dispatch)
+	}
+	if s.Inbox != nil {
+		writeWaiting(w, "waiting", s.Inbox.Waiting)
+		writeWaiting(w, "ignored", s.Inbox.Ignored)
+		for _, f := range s.Inbox.Foreign {
+			fmt.Fprintf(w, "foreign  stoker %s holds %d claimed files here\n", f.Instance, f.Claims)
+		}
+	}
+}
+
+func writeEngine(w io.Writer, e *engine.Status) {
+	switch e.State {
+	case engine.Ready:
+		fmt.Fprintf(w, "engine   ready, %s %s, model %s, %d of %d in flight, %.0f tok/s\n", e.Kind, e.Version, e.Model, e.InFlight, e.Capacity, e.OutputRate)
+		if e.Untested {
+			fmt.Fprintf(w, "         note: stoker's tests do not run this version of %s\n", e.Kind)
+		}
+	case engine.Loading:
+		fmt.Fprintf(w, "engine   %s %s for %s\n", e.Phase, e.Detail, time.Since(e.Since).Round(time.Second))
+	case engine.BackOff:
+		fmt.Fprintf(w, "engine   died, starts again in %s: %s\n", max(0, time.Until(e.RetryAt)).Round(time.Second), e.Reason)
+	case engine.Failed:
+		fmt.Fprintf(w, "engine   down for good: %s\n", e.Reason)
+	default:
+		fmt.Fprintf(w, "engine   %s\n", e.State)
+	}
+	if e.Hint != "" && e.State != engine.Ready {
+		fmt.Fprintf(w, "         hint: %s\n", e.Hint)
+	}
+	if e.State == engine.BackOff || e.State == engine.Failed {
+		for _, line := range e.LogTail {
+			fmt.Fprintf(w, "         | %s\n", line)
+		}
+	}
+	if e.Restarts > 0 {
+		fmt.Fprintf(w, "         started again %d times\n", e.Restarts)
+	}
+}
+
+func inboxState(s *inbox.Status) string {
+	switch {
+	case s == nil:
+		return ""
+	case s.Problem != "":
+		return ", cannot be read: " + s.Problem
+	case s.Watching:
+		return ", watched"
+	}
+	return ", polled"
+}
+
+func countText(n map[store.State]int) string {
+	var parts []string
+	for _, state := range []store.State{store.Validating, store.InProgress, store.Finalizing, store.Completed, store.Failed} {
+		if n[state] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n[state], state))
+		}
+	}
+	if len(parts) == 0 {
+		return "none yet"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// maxShown bounds the rows of a section; --json has all.
+const maxShown = 20
+
+func writeRunning(w io.Writer, s *dispatch.Snapshot) {
+	if s.Full != "" {
+		fmt.Fprintf(w, "state    full, waiting for space: %s\n", s.Full)
+	}
+	if s.Isolating {
+		fmt.Fprintln(w, "engine   finding the request that brings it down")
+	}
+	for i, r := range s.Running {
+		if i == maxShown {
+			fmt.Fprintf(w, "running  … and %d more\n", len(s.Running)-i)
+			break
+		}
+		fmt.Fprintf(w, "running  %s\n", runningText(&r))
+	}
+	if len(s.Waiting) > 0 {
+		fmt.Fprintf(w, "queued   %d accepted batches wait for others to end\n", len(s.Waiting))
+	}
+}
+
+func runningText(r *dispatch.Running) string {
+	done := r.Completed + r.Failed
+	text := fmt.Sprintf("%s %s %s of %s", r.Name, bar(done, r.Requests), humanize.Comma(int64(done)), humanize.Comma(int64(r.Requests)))
+	if r.Failed > 0 {
+		text += fmt.Sprintf(", %d failed", r.Failed)
+	}
+	if r.Rate > 0 {
+		text += fmt.Sprintf(", %.1f/s", r.Rate)
+	}
+	if r.ETASeconds > 0 {
+		text += ", ready in " + (time.Duration(r.ETASeconds) * time.Second).String()
+	}
+	if r.Reason != "" {
+		text += ", waits: " + r.Reason
+	}
+	return text
+}
+
+const barWidth = 24
+
+func bar(done, total uint32) string {
+	n := barWidth
+	if total > 0 {
+		n = int(uint64(done) * barWidth / uint64(total))
+	}
+	return "[" + strings.Repeat("#", n) + strings.Repeat("-", barWidth-n) + "]"
+}
+
+func writeWaiting(w io.Writer, title string, files []inbox.Waiting) {
+	for i, f := range files {
+		if i == maxShown {
+			fmt.Fprintf(w, "%s  … and %d more\n", title, len(files)-i)
+			return
+		}
+		path := f.Name.String()
+		if f.Queue != "" {
+			path = f.Queue + "/" + path
+		}
+		fmt.Fprintf(w, "%s  %q %s: %s\n", title, path, f.State, f.Reason)
+	}
+}
+
+func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 -07:00") }
+
+// summary is the status in one line.
+func summary(s *api.Status) string {
+	text := fmt.Sprintf("engine %s; batches %s", s.Engine.State, countText(s.Batches))
+	for i, r := range s.Dispatch.Running {
+		if i == 3 {
+			return text + "; …"
+		}
+		text += "; " + runningText(&r)
+	}
+	return text
+}

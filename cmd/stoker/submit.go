@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stoker/daemon/api"
+	"stoker/daemon/client"
+	"stoker/store"
+	"stoker/store/batchfile/check"
+	"stoker/store/durable"
+)
+
+type submitFlags struct {
+	queue, name  string
+	wait, dryRun bool
+}
+
+func newSubmitCommand(a *app) *cobra.Command {
+	var f submitFlags
+	cmd := &cobra.Command{
+		Use:   "submit FILE...",
+		Short: "Copy batch files into the inbox",
+		Long: `Submit copies files into the inbox under temporary names and renames them, so that the daemon never sees half a
+file. With --wait it shows progress until they have ended; Ctrl-C then leaves the batches running. It exits with 3 if
+some lines failed.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, paths []string) error { return a.submit(cmd.Context(), paths, f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.queue, "queue", "", "queue: the inbox's sub-folder to drop into")
+	flags.StringVar(&f.name, "name", "", "name to drop the file under, instead of its own (one FILE)")
+	flags.BoolVar(&f.wait, "wait", false, "wait until the batches have ended, and show progress")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "check the files and say where they would go")
+	return cmd
+}
+
+func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
+	loaded, err := a.loadConfig(nil)
+	if err != nil {
+		return err
+	}
+	drops, err := planDrops(paths, filepath.Join(loaded.Paths.Inbox, f.queue), f)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return a.dryRun(ctx, drops, check.Options{MaxLine: int(loaded.Inbox.MaxLine)})
+	}
+	c := client.New(loaded.SocketPath())
+	if _, err := c.Status(ctx); errors.Is(err, client.ErrNotRunning) {
+		if f.wait {
+			return err
+		}
+		fmt.Fprintln(a.stderr, "stoker: note: the daemon is not running; the files wait in the inbox until it does")
+	}
+	since := time.Now()
+	for i := range drops {
+		if err := drops[i].copy(); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stderr, "stoker: %s is in the inbox\n", drops[i].to)
+	}
+	if !f.wait {
+		return nil
+	}
+	return a.awaitBatches(ctx, c, drops, since, loaded.Paths.Outbox)
+}
+
+// drop is one file on its way into the inbox.
+type drop struct {
+	from, to, queue string
+	sha256          durable.SHA256 // once copied
+}
+
+func planDrops(paths []string, dir string, f submitFlags) ([]drop, error) {
+	if f.name != "" && len(paths) > 1 {
+		return nil, &usageError{errors.New("--name goes with one FILE")}
+	}
+	if strings.ContainsRune(f.queue, '/') || strings.HasPrefix(f.queue, ".") {
+		return nil, &usageError{fmt.Errorf("%q is no name of a queue", f.queue)}
+	}
+	var drops []drop
+	for _, from := range paths {
+		name := filepath.Base(from)
+		if f.name != "" {
+			name = f.name
+		}
+		if _, _, ok := store.SplitInputName(name); !ok || name != filepath.Base(name) {
+			return nil, &exitError{code: exitUsage, err: fmt.Errorf("submit %s: stoker takes .jsonl, .jsonl.gz and .jsonl.zst files", from), hint: "--name gives it another name"}
+		}
+		drops = append(drops, drop{from: from, to: filepath.Join(dir, name), queue: f.queue})
+	}
+	return drops, nil
+}
+
+func (a *app) dryRun(ctx context.Context, drops []drop, o check.Options) error {
+	var paths []string
+	for _, d := range drops {
+		paths = append(paths, d.from)
+	}
+	ok, err := check.Files(ctx, paths, a.stdin, o, check.NewText(a.stdout, shownProblems))
+	if err != nil {
+		return err
+	}
+	for _, d := range drops {
+		fmt.Fprintf(a.stdout, "%s would go to %s\n", d.from, d.to)
+	}
+	if !ok {
+		return &exitError{code: exitSomeFailed}
+	}
+	return nil
+}
+
+// copy puts the file into the inbox: temporary name, sync, rename that replaces nothing.
+func (d *drop) copy() error {
+	src, err := os.Open(d.from)
+	if err != nil {
+		return fmt.Errorf("submit: %w", err)
+	}
+	defer src.Close()
+	if err := durable.MkdirAll(filepath.Dir(d.to), 0o775); err != nil {
+		return fmt.Errorf("submit %s: %w", d.from, err)
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(d.to), ".submit-*.tmp")
+	if err != nil {
+		return fmt.Errorf("submit %s: %w", d.from, err)
+	}
+	defer os.Remove(tmp.Name())
+	digest := sha256.New()
+	_, err = io.Copy(io.MultiWriter(tmp, digest), src)
+	err = errors.Join(err, tmp.Chmod(0o664), tmp.Sync(), tmp.Close())
+	if err == nil {
+		err = durable.Rename(tmp.Name(), d.to)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return &exitError{code: exitFailure, err: fmt.Errorf("submit %s: %s waits in the inbox already", d.from, d.to), hint: "--name gives this one another name"}
+	}
+	if err != nil {
+		return fmt.Errorf("submit %s: %w", d.from, err)
+	}
+	d.sha256 = durable.SHA256(fmt.Sprintf("%x", digest.Sum(nil)))
+	return durable.SyncDir(filepath.Dir(d.to))
+}
+
+const pollEvery = 300 * time.Millisecond
+
+// awaitBatches waits until the batches of the dropped files have ended.
+func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, since time.Time, outbox string) error {
+	p := newProgress(a.stderr)
+	defer p.clear()
+	for {
+		status, err := c.Status(ctx)
+		if err != nil {
+			return a.detached(ctx, err)
+		}
+		list, err := c.Batches(ctx, "")
+		if err != nil {
+			return a.detached(ctx, err)
+		}
+		batches, ended := findBatches(list, drops, since)
+		if ended {
+			p.clear()
+			return a.reportEnded(batches, outbox)
+		}
+		if err := engineDown(status); err != nil {
+			return err
+		}
+		p.show(status)
+		select {
+		case <-ctx.Done():
+			return a.detached(ctx, ctx.Err())
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+func (a *app) detached(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return &exitError{code: exitInterrupted, err: errors.New("interrupted; the batches go on"), hint: "'stoker status --watch' shows them"}
+	}
+	return err
+}
+
+// findBatches finds the newest batch of each dropped file, and whether all have ended and left the inbox.
+func findBatches(list *api.Batches, drops []drop, since time.Time) (found []api.Batch, ended bool) {
+	ended = true
+	for _, d := range drops {
+		var newest *api.Batch
+		for i := range list.Batches {
+			b := &list.Batches[i]
+			if b.Queue == d.queue && string(b.InputName) == filepath.Base(d.to) && b.InputSHA256 == string(d.sha256) &&
+				(!b.State.Ended() || b.EndedAt.After(since)) {
+				newest = b
+			}
+		}
+		if newest == nil {
+			ended = false
+			continue
+		}
+		found = append(found, *newest)
+		ended = ended && newest.State.Ended()
+	}
+	return found, ended
+}
+
+// engineDown is an error once the engine will not start again by itself.
+func engineDown(s *api.Status) error {
+	if s.Engine == nil || s.Engine.State != "failed" {
+		return nil
+	}
+	return &exitError{code: exitFailure, err: fmt.Errorf("the engine is down: %s", s.Engine.Reason), hint: s.Engine.Hint}
+}
+
+// reportEnded prints where the results are.
+func (a *app) reportEnded(batches []api.Batch, outbox string) error {
+	failed := false
+	for i := range batches {
+		b := &batches[i]
+		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", b.InputName, b.State, b.Completed, b.Failed)
+		for _, path := range resultPaths(outbox, b) {
+			fmt.Fprintf(a.stdout, "  %s\n", path)
+		}
+		if b.State == store.Failed {
+			reason := "no line could run"
+			if b.Refused != nil {
+				reason = b.Refused.Message
+			}
+			return &exitError{code: exitFailure, err: fmt.Errorf("batch %s failed: %s", b.ID, reason)}
+		}
+		failed = failed || b.Failed > 0
+	}
+	if failed {
+		return &exitError{code: exitSomeFailed}
+	}
+	return nil
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"stoker/daemon/api"
+	"stoker/daemon/config"
+)
+
+func newVerifyCommand(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "verify [ID]",
+		Short: "Prove that no line is lost or doubled",
+		Long: `Verify proves the invariants of state, journals and outbox, of one batch or of all: every request has exactly one
+record, what is checkpointed is there, what was published is what the journal holds and has not changed since. Of a
+batch that runs it proves what is checkpointed. A result that somebody took away is a note. It exits with 3 if an
+invariant does not hold, and names the file and line.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withSource(cmd.Context(), func(src source, _ *config.Loaded) error {
+				id := ""
+				if len(args) == 1 {
+					var err error
+					if id, err = a.resolve(cmd.Context(), src, args[0]); err != nil {
+						return err
+					}
+				}
+				v, err := src.Verify(cmd.Context(), id)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					err = a.writeJSON(v)
+				} else {
+					a.writeVerification(v)
+				}
+				if err == nil && !v.OK {
+					return &exitError{code: exitSomeFailed}
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write one JSON object")
+	return cmd
+}
+
+func (a *app) writeVerification(v *api.Verification) {
+	for _, f := range v.Findings {
+		kind := "note"
+		if !f.Note {
+			kind = string(f.Invariant)
+		}
+		place := f.File
+		if f.Line > 0 {
+			place = fmt.Sprintf("%s (line %d of the input)", f.File, f.Line)
+		}
+		fmt.Fprintf(a.stdout, "%s: %s: %s: %s\n", kind, f.Batch, place, f.Message)
+	}
+	verdict := "ok: every invariant holds"
+	if !v.OK {
+		verdict = "BROKEN: an invariant does not hold"
+	}
+	fmt.Fprintf(a.stdout, "%d batches (%d ended), %d requests, %d records, %d lines redone\n%s\n", v.Batches, v.Ended, v.Requests, v.Records, v.Redone, verdict)
+}
