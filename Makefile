@@ -1,0 +1,70 @@
+# stoker: `make help` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+BUILD   := build
+STOKER  := $(BUILD)/stoker
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+SOURCES := $(shell git ls-files -co --exclude-standard -- '*.go' 'engine/worker/*.py' 'engine/pyenv/*' go.mod go.sum 2>/dev/null)
+
+# What `stoker setup` makes for demo and tests: the Python environment with vLLM, SmolLM2-135M, and a configuration.
+ENGINE  := $(BUILD)/engine
+CONFIG  := $(ENGINE)/config.toml
+PYTHON  := $(ENGINE)/.venv/bin/python
+MODEL    = $(abspath $(ENGINE)/models/SmolLM2-135M-Instruct)
+PYTOOLS := $(BUILD)/pytools
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: $(STOKER) ## build the binary, build/stoker
+
+$(STOKER): $(SOURCES)
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.releaseVersion=$(VERSION)' -o $@ ./cmd/stoker
+
+.PHONY: engine
+engine: build ## set up vLLM and the demo model in build/engine (once; 3 GB are downloaded)
+	$(STOKER) --root $(ENGINE) setup --demo-model
+
+.PHONY: demo
+demo: engine ## the main job, from drop to result, on a real model: results stay in ./demo
+	examples/demo.sh $(STOKER) $(CONFIG) demo
+
+.PHONY: test
+test: lint test-go engine pytools test-worker test-real ## all tests: Go, scripts, crashes, the worker, the real engine
+
+.PHONY: lint
+lint: ## formatting and vet
+	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard -- '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
+	go vet ./...
+	go vet -tags real,faults ./...
+
+.PHONY: test-go
+test-go: ## Go tests with the race detector; commands and crashes run on the echo engine
+	go test -race -timeout 20m ./...
+
+.PHONY: pytools
+pytools: engine
+	@test -d $(PYTOOLS)/pytest || { uv=$$(ls $(ENGINE)/.tools/uv 2>/dev/null || command -v uv); \
+	  "$$uv" pip install -q --python $(PYTHON) --target $(PYTOOLS) pytest==9.1.0; }
+
+.PHONY: test-worker
+test-worker: engine pytools ## the Python worker, its parts and on real vLLM
+	cd engine/worker && PYTHONPATH=$(abspath $(PYTOOLS)) PYTHONDONTWRITEBYTECODE=1 STOKER_TEST_MODEL=$(MODEL) \
+	  $(abspath $(PYTHON)) -m pytest -q -p no:cacheprovider
+
+.PHONY: test-real
+test-real: engine ## the binary on real vLLM: kills, warm engine, side by side with LLM.chat
+	STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -count 1 -v -timeout 30m ./test/real
+
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (10s)
+	@for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz); do \
+	  go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) $$pkg || exit 1; done; done
+
+.PHONY: clean
+clean: ## remove what was built; the downloads stay in uv's cache
+	rm -rf $(BUILD) demo
