@@ -60,6 +60,10 @@ test-worker: engine pytools ## the Python worker, its parts and on real vLLM
 test-real: engine ## the binary on real vLLM: kills, warm engine, side by side with LLM.chat
 	STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -count 1 -v -timeout 30m ./test/real
 
+.PHONY: bench-files
+bench-files: engine ## six small files through a warm stoker, and through LLM.chat file by file
+	STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -run '^$$' -bench SixFiles -benchtime 3x -timeout 30m ./test/real
+
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (10s)
 	@for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz); do \

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -114,7 +116,7 @@ func writeEngine(w io.Writer, e *engine.Status) {
 	case engine.Ready:
 		fmt.Fprintf(w, "engine   ready, %s %s, model %s, %d of %d in flight, %.0f tok/s\n", e.Kind, e.Version, e.Model, e.InFlight, e.Capacity, e.OutputRate)
 		if e.Untested {
-			fmt.Fprintf(w, "         note: stoker's tests do not run this version of %s\n", e.Kind)
+			fmt.Fprintf(w, "         note: stoker was not tried with this version of %s\n", e.Kind)
 		}
 	case engine.Loading:
 		fmt.Fprintf(w, "engine   %s %s for %s\n", e.Phase, e.Detail, time.Since(e.Since).Round(time.Second))
@@ -152,7 +154,7 @@ func inboxState(s *inbox.Status) string {
 
 func countText(n map[store.State]int) string {
 	var parts []string
-	for _, state := range []store.State{store.Validating, store.InProgress, store.Finalizing, store.Completed, store.Failed} {
+	for _, state := range states() {
 		if n[state] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n[state], state))
 		}
@@ -187,7 +189,7 @@ func writeRunning(w io.Writer, s *dispatch.Snapshot) {
 
 func runningText(r *dispatch.Running) string {
 	done := r.Completed + r.Failed
-	text := fmt.Sprintf("%s %s %s of %s", r.Name, bar(done, r.Requests), humanize.Comma(int64(done)), humanize.Comma(int64(r.Requests)))
+	text := fmt.Sprintf("%s %s %s of %s", printable(r.Name), bar(done, r.Requests), humanize.Comma(int64(done)), humanize.Comma(int64(r.Requests)))
 	if r.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", r.Failed)
 	}
@@ -239,4 +241,12 @@ func summary(s *api.Status) string {
 		text += "; " + runningText(&r)
 	}
 	return text
+}
+
+// printable returns a name so that it stays on its line and does nothing to the terminal: quoted where it must be.
+func printable[S ~string](name S) string {
+	if strings.ContainsFunc(string(name), func(r rune) bool { return !strconv.IsPrint(r) || r == utf8.RuneError }) {
+		return strconv.Quote(string(name))
+	}
+	return string(name)
 }

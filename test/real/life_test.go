@@ -119,17 +119,25 @@ func TestKills(t *testing.T) {
 	}
 }
 
-// engineCore finds vLLM's engine process: the one that the worker spawned.
+// engineCore finds vLLM's engine process: the one that the worker spawned, which may have given itself a title.
 func (s *service) engineCore() int {
 	s.t.Helper()
 	for pid := range s.processes() {
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-		if strings.Contains(string(cmdline), "spawn_main") {
+		if strings.Contains(string(cmdline), "EngineCore") || strings.Contains(string(cmdline), "spawn_main") {
 			return pid
 		}
 	}
-	s.t.Fatalf("no EngineCore among %v", s.processes())
+	s.t.Fatalf("no EngineCore among %q", s.cmdlines())
 	return 0
+}
+
+func (s *service) cmdlines() (all []string) {
+	for pid := range s.processes() {
+		cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		all = append(all, strings.ReplaceAll(string(cmdline), "\x00", " "))
+	}
+	return all
 }
 
 // TestPermanentFailures starts engines that can never run. Status says why, and nothing is tried again.

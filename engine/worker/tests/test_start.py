@@ -81,6 +81,6 @@ def test_a_vllm_that_cannot_be_imported(monkeypatch):
     assert (caught.value.cause, caught.value.permanent) == ("import_error", True)
 
 
-@pytest.mark.parametrize(("version", "tested"), [("0.32.0", True), ("0.32.1+cu130", True), ("0.26.0", False), (None, False)])
+@pytest.mark.parametrize(("version", "tested"), [("0.32.0", True), ("0.32.1+cu130", True), ("0.26.0", True), ("0.31.0", False), (None, False)])
 def test_tested_versions(version, tested):
     assert versions.is_tested(version) is tested
