@@ -11,8 +11,11 @@ import (
 
 // A line index has one row for each request of a batch's snapshot:
 //
-//	0  offset of the line's first byte     8  length in bytes, without its end     12 line number from 1     16 flags
-const rowSize = 20
+//	0  offset of the line's first byte     8  length in bytes, without its end     12 line number from 1
+//	16 flags                               20 of a duplicate: number of the first line with its custom_id
+//
+// All integers are little-endian.
+const rowSize = 24
 
 type rowFlags uint32
 
@@ -27,23 +30,26 @@ type row struct {
 	length uint32
 	line   uint32
 	flags  rowFlags
+	first  uint32
 }
 
 func (r row) append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.offset))
 	dst = binary.LittleEndian.AppendUint32(dst, r.length)
 	dst = binary.LittleEndian.AppendUint32(dst, r.line)
-	return binary.LittleEndian.AppendUint32(dst, uint32(r.flags))
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(r.flags))
+	return binary.LittleEndian.AppendUint32(dst, r.first)
 }
 
 func parseRow(b []byte) row {
 	return row{
 		offset: int64(binary.LittleEndian.Uint64(b)), length: binary.LittleEndian.Uint32(b[8:]),
 		line: binary.LittleEndian.Uint32(b[12:]), flags: rowFlags(binary.LittleEndian.Uint32(b[16:])),
+		first: binary.LittleEndian.Uint32(b[20:]),
 	}
 }
 
-// indexWriter writes rows in order; mark changes the flags of one already written.
+// indexWriter writes rows in order; markDuplicate changes one that is already written.
 type indexWriter struct {
 	f   *os.File
 	w   *bufio.Writer
@@ -66,12 +72,17 @@ func (w *indexWriter) add(r row) error {
 	return err
 }
 
-func (w *indexWriter) mark(seq uint32, flags rowFlags) error {
+func (w *indexWriter) markDuplicate(seq, firstSeq uint32) error {
+	first, err := readRow(w.f, firstSeq)
+	if err != nil {
+		return err
+	}
 	r, err := readRow(w.f, seq)
 	if err != nil {
 		return err
 	}
-	r.flags |= flags
+	r.flags |= rowInvalid | rowDuplicate
+	r.first = first.line
 	_, err = w.f.WriteAt(r.append(nil), int64(seq)*rowSize)
 	return err
 }
@@ -84,7 +95,7 @@ func readRow(f *os.File, seq uint32) (row, error) {
 	return parseRow(b[:]), nil
 }
 
-// snapshotReader reads requests of a snapshot, fast in order and correct in any order.
+// snapshotReader reads requests of a snapshot, fast in nearly the order of the lines.
 type snapshotReader struct {
 	input, index *os.File
 	rows         block
@@ -101,20 +112,34 @@ const blockSize = 1 << 20
 
 // read returns length bytes of f at offset, valid until the next read.
 func (b *block) read(f *os.File, offset int64, length int) ([]byte, error) {
-	if offset < b.at || offset+int64(length) > b.at+int64(len(b.buf)) {
-		size := max(blockSize, length)
-		if cap(b.buf) < size || cap(b.buf) > max(4*blockSize, size) {
-			b.buf = make([]byte, size)
+	if offset < b.at || offset-b.at > int64(len(b.buf)-length) {
+		if err := b.load(f, offset, length); err != nil {
+			return nil, err
 		}
-		n, err := f.ReadAt(b.buf[:size], offset)
-		if n < length {
-			b.buf = b.buf[:0]
-			return nil, fmt.Errorf("read %s at %d: %w", f.Name(), offset, err)
-		}
-		b.at, b.buf = offset, b.buf[:n]
 	}
 	start := offset - b.at
 	return b.buf[start : start+int64(length)], nil
+}
+
+// load reads the block that begins at offset; after a step back, one that begins before it, because the next read may
+// go back further.
+func (b *block) load(f *os.File, offset int64, length int) error {
+	from := offset
+	if 0 <= offset && offset < b.at {
+		from = max(0, offset-blockSize/2)
+	}
+	want := int(offset-from) + length
+	size := max(blockSize, want)
+	if cap(b.buf) < size || cap(b.buf) > max(4*blockSize, size) {
+		b.buf = make([]byte, size)
+	}
+	n, err := f.ReadAt(b.buf[:size], from)
+	if n < want {
+		b.at, b.buf = 0, b.buf[:0]
+		return fmt.Errorf("read %s at %d: %w", f.Name(), offset, err)
+	}
+	b.at, b.buf = from, b.buf[:n]
+	return nil
 }
 
 func (r *snapshotReader) row(seq uint32) (row, error) {

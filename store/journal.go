@@ -39,6 +39,7 @@ const (
 	KindSuspect Kind = 3 // the engine died while it held this request; Status counts how often
 	KindPublish Kind = 4 // Payload is a Publication
 	KindDone    Kind = 5 // the publication is complete and durable
+	KindHanded  Kind = 6 // requests below Seq were given to the engine
 )
 
 // IsResult reports whether a frame of this kind is a request's one record.
@@ -86,7 +87,7 @@ func parseHeader(h []byte) (f Frame, length, crc uint32, ok bool) {
 		CompletionTokens: binary.LittleEndian.Uint32(h[20:]),
 	}
 	length, crc = binary.LittleEndian.Uint32(h[12:]), binary.LittleEndian.Uint32(h[28:])
-	ok = h[0] == magic0 && h[1] == magic1 && f.Kind >= KindOutput && f.Kind <= KindDone && length <= maxPayload
+	ok = h[0] == magic0 && h[1] == magic1 && f.Kind >= KindOutput && f.Kind <= KindHanded && length <= maxPayload
 	return f, length, crc, ok
 }
 
@@ -94,8 +95,12 @@ func frameCRC(header, payload []byte) uint32 {
 	return crc32.Update(crc32.Checksum(header[:headerSize-4], crcTable), crcTable, payload)
 }
 
+// size is how many bytes the frame takes up in a journal.
+func (f *Frame) size() int64 { return headerSize + int64(len(f.Payload)) }
+
 // frameReader reads frames one after another. Its frames' payloads are valid until the next call.
 type frameReader struct {
+	f      *os.File
 	r      *bufio.Reader
 	offset int64 // of the next frame
 	end    int64 // bytes of the file that may be read
@@ -103,7 +108,15 @@ type frameReader struct {
 }
 
 func newFrameReader(f *os.File, from, end int64) *frameReader {
-	return &frameReader{r: bufio.NewReaderSize(io.NewSectionReader(f, from, end-from), 1<<20), offset: from, end: end}
+	r := &frameReader{f: f, r: bufio.NewReaderSize(nil, 1<<20), end: max(from, end)}
+	r.seek(from)
+	return r
+}
+
+// seek makes the frame at an offset, which lies before the end, the next one.
+func (r *frameReader) seek(offset int64) {
+	r.r.Reset(io.NewSectionReader(r.f, offset, r.end-offset))
+	r.offset = offset
 }
 
 // next returns the frame at the reader's offset, io.EOF at the end, or errTorn where no valid frame begins.
@@ -129,7 +142,7 @@ func (r *frameReader) next() (Frame, error) {
 	if frameCRC(header[:], f.Payload) != crc {
 		return Frame{}, errTorn
 	}
-	r.offset += headerSize + int64(length)
+	r.offset += f.size()
 	return f, nil
 }
 
@@ -140,31 +153,33 @@ func tornOr(err error) error {
 	return err
 }
 
-// scanJournal calls visit for every valid frame between from and end, with the frame's offset. At bytes that are no
-// frame it stops and returns their offset, or, with resync, looks for the next valid frame behind them. A frame's
-// payload is valid only during the call.
+// scanJournal calls visit for every valid frame between from and end, with the frame's offset, and returns where the
+// last one ends. At bytes that are no frame it stops, or, with resync, looks for the next valid frame behind them. A
+// frame's payload is valid only during the call.
 func scanJournal(f *os.File, from, end int64, resync bool, visit func(offset int64, f Frame) error) (valid int64, err error) {
 	r := newFrameReader(f, from, end)
+	valid = from
 	for {
 		at := r.offset
 		frame, err := r.next()
 		switch {
 		case err == nil:
 			if err := visit(at, frame); err != nil {
-				return at, err
+				return valid, err
 			}
+			valid = r.offset
 		case errors.Is(err, io.EOF):
-			return end, nil
+			return valid, nil
 		case errors.Is(err, errTorn) && resync:
 			next, err := findFrame(f, at+1, end)
 			if err != nil {
-				return at, err
+				return valid, fmt.Errorf("read journal %s behind %d: %w", f.Name(), at, err)
 			}
-			r = newFrameReader(f, next, end)
+			r.seek(next)
 		case errors.Is(err, errTorn):
-			return at, nil
+			return valid, nil
 		default:
-			return at, fmt.Errorf("read journal %s at %d: %w", f.Name(), at, err)
+			return valid, fmt.Errorf("read journal %s at %d: %w", f.Name(), at, err)
 		}
 	}
 }
@@ -238,7 +253,7 @@ func createJournal(path string) (*journal, error) {
 	return &journal{f: f, offset: int64(len(journalHead))}, nil
 }
 
-// openJournal opens a journal for appending at its end. Recovery cuts off a torn tail before.
+// openJournal opens a journal for appending at its end. Recovery mends a head and a tail that are cut off before.
 func openJournal(path string, mode int) (*journal, error) {
 	f, err := os.OpenFile(path, mode, 0)
 	if err != nil {
@@ -256,18 +271,35 @@ func openJournal(path string, mode int) (*journal, error) {
 	return &journal{f: f, offset: st.Size()}, nil
 }
 
+// checkJournalHead refuses a file that is no journal. One that ends within the head holds nothing, but may be one.
 func checkJournalHead(f *os.File) error {
 	head := make([]byte, len(journalHead))
-	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read journal %s: %w", f.Name(), err)
 	}
-	if string(head) != journalHead {
+	if string(head[:n]) != journalHead[:n] {
 		return fmt.Errorf("read journal %s: not a journal of this version", f.Name())
 	}
 	return nil
 }
 
+// mendHead completes a head that is cut off.
+func (j *journal) mendHead() error {
+	if j.offset >= int64(len(journalHead)) {
+		return nil
+	}
+	if _, err := j.f.WriteAt([]byte(journalHead), 0); err != nil {
+		return fmt.Errorf("mend journal: %w", err)
+	}
+	j.offset = int64(len(journalHead))
+	return nil
+}
+
 func (j *journal) append(f Frame) error {
+	if len(f.Payload) > maxPayload {
+		return fmt.Errorf("append frame of request %d: %d bytes are more than a frame holds (%d)", f.Seq, len(f.Payload), maxPayload)
+	}
 	j.buf = appendFrame(j.buf, f)
 	if len(j.buf) >= flushAt {
 		return j.flush()
@@ -275,16 +307,36 @@ func (j *journal) append(f Frame) error {
 	return nil
 }
 
+// appendNow writes a frame out, behind those that are buffered. Unlike them it is forgotten if that fails.
+func (j *journal) appendNow(f Frame) error {
+	if err := j.flush(); err != nil {
+		return err
+	}
+	if err := j.append(f); err != nil { // which may write it at once
+		j.buf = j.buf[:0]
+		return err
+	}
+	err := j.flush()
+	if err != nil {
+		j.buf = j.buf[:0]
+	}
+	return err
+}
+
 // flush hands buffered frames to the operating system: from here on they survive the death of the process.
 func (j *journal) flush() error {
 	if len(j.buf) == 0 {
 		return nil
 	}
+	if faults.Armed("journal.torn") {
+		j.f.WriteAt(j.buf[:len(j.buf)-1], j.offset) // as a kill in the middle of a write leaves it
+	}
+	faults.Crash("journal.torn")
 	n, err := j.f.WriteAt(j.buf, j.offset)
 	if err != nil {
 		// Nothing was promised for these frames; cut off what was written of them, so that a retry begins cleanly.
 		if terr := j.f.Truncate(j.offset); terr != nil {
-			return errors.Join(err, terr)
+			return fmt.Errorf("write journal: %w", errors.Join(err, terr))
 		}
 		return fmt.Errorf("write journal (%d of %d bytes): %w", n, len(j.buf), err)
 	}
@@ -312,5 +364,9 @@ func fdatasync(f *os.File) error {
 	if faults.Planted("journal-not-synced") {
 		return nil
 	}
-	return unix.Fdatasync(int(f.Fd()))
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }

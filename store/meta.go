@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/oklog/ulid/v2"
 
 	"stoker/store/durable"
@@ -25,7 +26,7 @@ type Meta struct {
 	Invalid   uint32            `json:"invalid"` // requests that cannot run
 	Endpoint  string            `json:"endpoint"`
 	Models    []string          `json:"requested_models,omitempty"`
-	Defaults  map[string]any    `json:"defaults,omitempty"` // what a line leaves out, as configured at the time
+	Defaults  jsontext.Value    `json:"defaults,omitempty"` // what a line leaves out, as configured at the time: an object
 	MaxLine   int64             `json:"max_line"`           // bytes
 	Metadata  map[string]string `json:"metadata,omitempty"`
 	Refused   *Refusal          `json:"refused,omitempty"` // why the batch as a whole fails

@@ -1,11 +1,10 @@
 package store
 
 import (
-	"encoding/base64"
-	"fmt"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -13,43 +12,28 @@ import (
 // where a string could not hold it.
 type FileName string
 
+// rawName is how a name that is not UTF-8 stands in JSON.
+type rawName struct {
+	Base64 []byte `json:"base64"`
+}
+
 // MarshalJSONTo implements json.MarshalerTo.
 func (n FileName) MarshalJSONTo(e *jsontext.Encoder) error {
 	if utf8.ValidString(string(n)) {
 		return e.WriteToken(jsontext.String(string(n)))
 	}
-	v := fmt.Sprintf(`{"base64":%q}`, base64.StdEncoding.EncodeToString([]byte(n)))
-	return e.WriteValue(jsontext.Value(v))
+	return json.MarshalEncode(e, rawName{[]byte(n)})
 }
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (n *FileName) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	if d.PeekKind() == '"' {
-		t, err := d.ReadToken()
-		*n = FileName(t.String())
-		return err
+	if d.PeekKind() != jsontext.KindBeginObject {
+		return json.UnmarshalDecode(d, (*string)(n))
 	}
-	for { // {"base64":"…"}: the last string is the value
-		t, err := d.ReadToken()
-		if err != nil {
-			return err
-		}
-		switch t.Kind() {
-		case '}':
-			return nil
-		case '"':
-			if s := t.String(); s != "base64" {
-				b, err := base64.StdEncoding.DecodeString(s)
-				if err != nil {
-					return fmt.Errorf("file name: %w", err)
-				}
-				*n = FileName(b)
-			}
-		case '{':
-		default:
-			return fmt.Errorf("file name: unexpected %s", t.Kind())
-		}
-	}
+	var raw rawName
+	err := json.UnmarshalDecode(d, &raw)
+	*n = FileName(raw.Base64)
+	return err
 }
 
 // String returns the name for people and logs, with what is not UTF-8 replaced.
@@ -85,17 +69,21 @@ func SplitInputName(name string) (stem string, c Compression, ok bool) {
 	if stem == "" {
 		return "", Plain, false
 	}
-	return cutName(stem, maxName-longestSuffix), c, true
+	return CutName(stem, longestSuffix), c, true
 }
 
-func cutName(s string, n int) string {
-	if len(s) <= n {
-		return s
+// CutName cuts a stem, at a character boundary, so that this many bytes fit behind it in a file's name.
+func CutName(stem string, room int) string {
+	n := maxName - room
+	if len(stem) <= n {
+		return stem
 	}
-	for n > 0 && !utf8.RuneStart(s[n]) {
-		n--
+	for back := range utf8.UTFMax { // a name that is not UTF-8 is cut anywhere
+		if utf8.RuneStart(stem[n-back]) {
+			return stem[:n-back]
+		}
 	}
-	return s[:n]
+	return stem[:n]
 }
 
 // nameKey is a reserved name's key in bbolt: a queue is a folder name and holds no slash.

@@ -83,6 +83,12 @@ func (p *Progress) count(f Frame) (bool, error) {
 	} else {
 		p.done.add(f.Seq)
 	}
+	p.tally(f)
+	return true, nil
+}
+
+// tally adds a result to the numbers.
+func (p *Progress) tally(f Frame) {
 	if f.Kind == KindOutput {
 		p.Completed++
 	} else {
@@ -91,7 +97,30 @@ func (p *Progress) count(f Frame) (bool, error) {
 	p.PromptTokens += uint64(f.PromptTokens)
 	p.CompletionTokens += uint64(f.CompletionTokens)
 	p.HandedOut = max(p.HandedOut, f.Seq+1)
-	return true, nil
+}
+
+// clearTally sets to zero what tally adds up.
+func (p *Progress) clearTally() {
+	p.Completed, p.Failed, p.PromptTokens, p.CompletionTokens = 0, 0, 0, 0
+}
+
+// setRecords enters which of the requests below end have their record. They may be any: those that are missing before
+// the window are to run again.
+func (p *Progress) setRecords(has func(seq uint32) bool, end uint32) {
+	p.done, p.redo = window{}, nil
+	if end > WindowSize {
+		p.done.low = end - WindowSize
+	}
+	for seq := range p.done.low {
+		if !has(seq) {
+			p.redo = append(p.redo, seq)
+		}
+	}
+	for seq := p.done.low; seq < end; seq++ {
+		if has(seq) {
+			p.done.add(seq)
+		}
+	}
 }
 
 const progressVersion = 1
@@ -151,16 +180,20 @@ func decodeProgress(b []byte) (*Progress, error) {
 		Offset: int64(r.next()), HandedOut: uint32(r.next()), Completed: uint32(r.next()), Failed: uint32(r.next()),
 		Redone: uint32(r.next()), PromptTokens: r.next(), CompletionTokens: r.next(),
 	}
-	for range r.next() {
+	redo := r.next()
+	if redo > uint64(len(r.b)) { // each takes a byte at least
+		return nil, errProgress
+	}
+	for range redo {
 		p.redo = append(p.redo, uint32(r.next()))
 	}
 	p.done.low = uint32(r.next())
-	words, n := int(r.next()), len(p.done.bits)
-	if r.failed || words > n || len(r.b) != words*8 {
+	words, n := r.next(), len(p.done.bits)
+	if r.failed || words > uint64(n) || uint64(len(r.b)) != words*8 {
 		return nil, errProgress
 	}
 	first := int(p.done.low % WindowSize / 64)
-	for i := range words {
+	for i := range int(words) {
 		p.done.bits[(first+i)%n] = binary.LittleEndian.Uint64(r.b[i*8:])
 	}
 	return p, nil

@@ -50,10 +50,10 @@ func (b *Batch) Publication() *Publication { return b.publication }
 // Published reports whether the publication is complete and durable.
 func (b *Batch) Published() bool { return b.published }
 
-// Begin marks a complete batch as finalizing: from here on the same file may be dropped again.
+// Begin marks a complete batch as finalizing: from here on the same file may be dropped again. It may be repeated.
 func (b *Batch) Begin() error {
 	r, err := b.store.update(b.Meta.ID, func(tx *bbolt.Tx, r *Record) error {
-		if r.State != Finalizing {
+		if r.State != Finalizing && !r.State.Ended() {
 			r.State, r.FinalizingAt = Finalizing, now()
 		}
 		return dropActive(tx, r)
@@ -73,11 +73,16 @@ func dropActive(tx *bbolt.Tx, r *Record) error {
 	return active.Delete(key)
 }
 
-// Reopen takes a batch whose records were found damaged back from finalizing.
+// Reopen takes a batch whose records were found damaged back from finalizing. What is published of it by then keeps
+// its name; the batch will get another one.
 func (b *Batch) Reopen() error {
-	r, err := b.store.update(b.Meta.ID, func(_ *bbolt.Tx, r *Record) error {
+	r, err := b.store.update(b.Meta.ID, func(tx *bbolt.Tx, r *Record) error {
 		r.State, r.FinalizingAt = InProgress, 0
-		return nil
+		active, key := tx.Bucket(bucketActive), activeKey(r.Queue, r.Input)
+		if active.Get(key) != nil {
+			return nil
+		}
+		return active.Put(key, []byte(r.ID))
 	})
 	if err == nil {
 		b.Record = r
@@ -94,16 +99,13 @@ func (b *Batch) Publish(p *Publication) error {
 	if err := b.appendSynced(Frame{Kind: KindPublish, Payload: payload}); err != nil {
 		return err
 	}
-	b.publication = p
+	b.publication, b.published = p, false
 	faults.Crash("publish.recorded")
 	return nil
 }
 
 func (b *Batch) appendSynced(f Frame) error {
-	if err := b.journal.append(f); err != nil {
-		return err
-	}
-	if err := b.journal.flush(); err != nil {
+	if err := b.journal.appendNow(f); err != nil {
 		return fmt.Errorf("batch %s: %w", b.Meta.ID, err)
 	}
 	if err := fdatasync(b.journal.f); err != nil {
@@ -129,8 +131,12 @@ func (b *Batch) ReserveOther(taken func(string, FileName) (bool, error)) (FileNa
 	return name, nil
 }
 
-// End records that all result files are published and durable.
+// End records that all result files are published and durable. It may be repeated.
 func (b *Batch) End() error {
+	p := b.publication
+	if p == nil {
+		return fmt.Errorf("end batch %s: it is not published", b.Meta.ID)
+	}
 	if !b.published {
 		if err := b.appendSynced(Frame{Kind: KindDone}); err != nil {
 			return err
@@ -138,13 +144,15 @@ func (b *Batch) End() error {
 		b.published = true
 	}
 	faults.Crash("publish.done-framed")
-	p := b.publication
 	r, err := b.store.update(b.Meta.ID, func(tx *bbolt.Tx, r *Record) error {
 		b.progress.Offset = b.journal.offset
 		if err := tx.Bucket(bucketProgress).Put([]byte(r.ID), b.progress.encode()); err != nil {
 			return err
 		}
-		r.State, r.EndedAt, r.Published = p.State, now(), p.Name
+		if !r.State.Ended() {
+			r.EndedAt = now()
+		}
+		r.State, r.Published = p.State, p.Name
 		return dropActive(tx, r)
 	})
 	if err != nil {

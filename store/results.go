@@ -7,17 +7,17 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"stoker/store/batchfile"
+	"stoker/store/dedupe"
 )
 
 // Results are all records of a complete batch, checked frame by frame, to be read in either order.
 type Results struct {
-	Totals  Totals
+	Totals  Totals // of the last Each
 	batch   *Batch
-	offsets *os.File // row n: journal offset of request n's record, 8 bytes; 0: none
+	offsets *os.File // row n: journal offset of request n's record, 8 bytes; 0: none. It has no name
 }
 
 // Totals add up a batch's records.
@@ -34,15 +34,13 @@ type ErrorKey struct{ Code, Message string }
 // maxErrorKeys bounds how many different errors are counted one by one.
 const maxErrorKeys = 1000
 
-const offsetsFile = "results.idx"
-
 // Results checks the whole journal of a complete batch and indexes it. If records are damaged, their requests are opened
 // again, so that Next returns them, and the error is ErrDamaged.
 func (b *Batch) Results() (*Results, error) {
 	if err := b.journal.flush(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(b.dir, offsetsFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := dedupe.TempFile(b.dir)
 	if err != nil {
 		return nil, fmt.Errorf("index results of %s: %w", b.Meta.ID, err)
 	}
@@ -60,7 +58,6 @@ func (r *Results) build() error {
 	if err := r.offsets.Truncate(int64(r.batch.Meta.Requests) * 8); err != nil {
 		return err
 	}
-	r.Totals = Totals{FinishReasons: map[string]int64{}, Errors: map[ErrorKey]int64{}}
 	w := offsetWriter{f: r.offsets}
 	j := r.batch.journal
 	_, err := scanJournal(j.f, int64(len(journalHead)), j.offset, true, func(at int64, f Frame) error {
@@ -94,47 +91,28 @@ func (r *Results) findMissing() error {
 	if len(missing) == 0 {
 		return nil
 	}
-	r.batch.reopen(missing)
-	return fmt.Errorf("%w: requests %v run again", ErrDamaged, firstOf(missing, 5))
+	if err := r.reopen(missing); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %d requests run again, the first ones %v", ErrDamaged, len(missing), missing[:min(len(missing), 5)])
 }
 
-func firstOf(s []uint32, n int) []uint32 { return s[:min(n, len(s))] }
-
-// reopen makes requests whose records are damaged run again. Their count leaves the books by the one path that enters
-// it: the journal is read anew.
-func (b *Batch) reopen(missing []uint32) {
-	b.progress.redo = missing
-	b.again = slices.Clone(missing)
-	b.progress.Redone += uint32(len(missing))
-	b.recount()
-}
-
-// recount adds up the journal's valid results.
-func (b *Batch) recount() {
-	p := &b.progress
-	p.Completed, p.Failed, p.PromptTokens, p.CompletionTokens = 0, 0, 0, 0
-	seen := map[uint32]bool{}
-	scanJournal(b.journal.f, int64(len(journalHead)), b.journal.offset, true, func(_ int64, f Frame) error {
-		if !f.Kind.IsResult() || seen[f.Seq] {
-			return nil
-		}
-		seen[f.Seq] = true
-		if f.Kind == KindOutput {
-			p.Completed++
-		} else {
-			p.Failed++
-		}
-		p.PromptTokens += uint64(f.PromptTokens)
-		p.CompletionTokens += uint64(f.CompletionTokens)
+// reopen makes requests whose records are damaged run again, and counts anew those that are left.
+func (r *Results) reopen(missing []uint32) error {
+	p := &r.batch.progress
+	p.clearTally()
+	err := r.eachByCompletion(func(f Frame) error {
+		p.tally(f)
 		return nil
 	})
+	p.redo = missing
+	p.Redone += uint32(len(missing))
+	r.batch.again = slices.Clone(missing)
+	return err
 }
 
-// Close removes the index of results; it can be made again.
-func (r *Results) Close() error {
-	name := r.offsets.Name()
-	return errors.Join(r.offsets.Close(), os.Remove(name))
-}
+// Close frees the index of results; it can be made again.
+func (r *Results) Close() error { return r.offsets.Close() }
 
 // Each calls visit for every record, in input order or in the order in which they finished. The payload is valid only
 // during the call.
@@ -276,7 +254,7 @@ type frameCache struct {
 }
 
 func (c *frameCache) read(at int64) (Frame, error) {
-	header, err := c.bytes(at, headerSize)
+	header, err := c.block.read(c.f, at, headerSize)
 	if err != nil {
 		return Frame{}, err
 	}
@@ -284,7 +262,7 @@ func (c *frameCache) read(at int64) (Frame, error) {
 	if !ok || at+headerSize+int64(length) > c.end {
 		return Frame{}, ErrDamaged
 	}
-	whole, err := c.bytes(at, headerSize+int(length))
+	whole, err := c.block.read(c.f, at, headerSize+int(length))
 	if err != nil {
 		return Frame{}, err
 	}
@@ -293,15 +271,4 @@ func (c *frameCache) read(at int64) (Frame, error) {
 		return Frame{}, ErrDamaged
 	}
 	return f, nil
-}
-
-// bytes keeps the block's start behind the wanted offset: the next frame in input order may stand a little before.
-func (c *frameCache) bytes(at int64, n int) ([]byte, error) {
-	if b := &c.block; at < b.at || at+int64(n) > b.at+int64(len(b.buf)) {
-		from := max(0, at-blockSize/2)
-		if _, err := b.read(c.f, from, int(at-from)+n); err != nil {
-			return nil, err
-		}
-	}
-	return c.block.read(c.f, at, n)
 }

@@ -13,18 +13,11 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/oklog/ulid/v2"
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
-
-	"stoker/store/durable"
 )
 
 var (
@@ -35,9 +28,6 @@ var (
 	// ErrNotFound means that there is no such batch.
 	ErrNotFound = errors.New("no such batch")
 )
-
-// lockTimeout is how long Open waits for another process to let go.
-const lockTimeout = 2 * time.Second
 
 var (
 	bucketBatches  = []byte("batches")  // id → Record as JSON
@@ -56,106 +46,6 @@ type Store struct {
 
 	mu       sync.Mutex
 	reserved map[string]struct{} // names of admissions under way
-}
-
-// Open opens or creates the state folder for this process alone. The error is ErrInUse if another process has it.
-func Open(dir string) (*Store, error) {
-	if err := durable.MkdirAll(filepath.Join(dir, "batches"), 0o700); err != nil {
-		return nil, fmt.Errorf("open state %s: %w", dir, err)
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open state %s: %w", dir, err)
-	}
-	path := filepath.Join(dir, "stoker.db")
-	if err := createDB(path); err != nil {
-		return nil, err
-	}
-	db, err := openDB(path, false)
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{dir: dir, db: db, reserved: map[string]struct{}{}}
-	if err := s.loadInstance(); err != nil {
-		db.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-// OpenReadOnly opens the state for a command that only looks, without a daemon. The error is ErrInUse while a daemon
-// runs and ErrNoState if there is none yet.
-func OpenReadOnly(dir string) (*Store, error) {
-	path := filepath.Join(dir, "stoker.db")
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open state %s: %w", dir, ErrNoState)
-	}
-	db, err := openDB(path, true)
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{dir: dir, db: db}
-	if err := s.loadInstance(); err != nil {
-		db.Close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func openDB(path string, readOnly bool) (*bbolt.DB, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("open state db %s: %w", path, ErrInUse)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open state db %s: %w", path, err)
-	}
-	return db, nil
-}
-
-// createDB makes the database under a temporary name: bbolt's own creation is not safe against a crash
-// (etcd-io/etcd#16596).
-func createDB(path string) error {
-	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	tmp := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
-	defer os.Remove(tmp)
-	db, err := openDB(tmp, false)
-	if err != nil {
-		return err
-	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketBatches, bucketProgress, bucketNames, bucketActive, bucketInfo} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketInfo).Put(keyInstance, []byte(ulid.Make().String()))
-	})
-	if cerr := db.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = durable.Rename(tmp, path)
-	}
-	if errors.Is(err, fs.ErrExist) { // another process was faster; whoever gets the lock goes on
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("create state db %s: %w", path, err)
-	}
-	return durable.SyncDir(filepath.Dir(path))
-}
-
-func (s *Store) loadInstance() error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		info := tx.Bucket(bucketInfo)
-		if info == nil || info.Get(keyInstance) == nil {
-			return fmt.Errorf("open state db %s: not a state of stoker", s.db.Path())
-		}
-		s.instance = string(info.Get(keyInstance))
-		return nil
-	})
 }
 
 // Close lets go of the state. Batches must be closed before.
@@ -195,8 +85,18 @@ func (s *Store) List() ([]*Record, error) {
 	return all, err
 }
 
-// Progress returns how far a batch was at its last checkpoint.
+// Progress returns how far a batch was at its last checkpoint. A damaged checkpoint counts as none, as it does when the
+// batch is opened: that reads the journal instead. Verify reports it.
 func (s *Store) Progress(id string) (*Progress, error) {
+	p, err := s.checkpoint(id)
+	if errors.Is(err, errProgress) {
+		return new(Progress), nil
+	}
+	return p, err
+}
+
+// checkpoint returns a batch's last checkpoint, or errProgress if it is damaged.
+func (s *Store) checkpoint(id string) (*Progress, error) {
 	var p *Progress
 	err := s.db.View(func(tx *bbolt.Tx) (err error) {
 		p, err = getProgress(tx, id)

@@ -1,16 +1,16 @@
 package store
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
-	"stoker/store/batchfile"
 	"stoker/store/durable"
 )
 
@@ -18,14 +18,14 @@ import (
 type Invariant string
 
 const (
-	OneRecord    Invariant = "I1" // every request gets exactly one record
-	NoStray      Invariant = "I2" // no record without a request
-	NothingLost  Invariant = "I3" // what is checkpointed is never lost nor redone
-	PublishedAs  Invariant = "I4" // a published file is complete, never changes, and matches its hash
-	InputOnce    Invariant = "I5" // an input is in exactly one of inbox, .processing, archive
-	CheckpointOK Invariant = "I6" // checkpoint offset <= journal length
-	OneEngine    Invariant = "I8" // at most one engine process tree per replica
-	NoLeftovers  Invariant = "I10"
+	OneRecord    Invariant = "I1"  // every request gets exactly one record
+	NoStray      Invariant = "I2"  // no record without a request
+	NothingLost  Invariant = "I3"  // what is checkpointed is never lost nor redone
+	PublishedAs  Invariant = "I4"  // a published file is complete, never changes, and matches its hash
+	InputOnce    Invariant = "I5"  // an input is in exactly one of inbox, .processing, archive
+	CheckpointOK Invariant = "I6"  // checkpoint offset <= journal length
+	OneEngine    Invariant = "I8"  // at most one engine process tree per replica
+	NoLeftovers  Invariant = "I10" // no temporary file of a dead attempt remains
 )
 
 // Finding is something that verify saw. A note breaks no invariant.
@@ -74,18 +74,19 @@ func (s *Store) Verify(ctx context.Context, id string, folders Folders) (*Report
 		return nil, err
 	}
 	report := &Report{Findings: []Finding{}}
+	temporaries := map[string][]string{}
 	for _, r := range records {
 		if id != "" && r.ID != id {
 			continue
 		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		report.Batches++
-		v := verifier{store: s, record: r, folders: folders, report: report}
-		if err := v.run(); err != nil {
-			v.broken(NothingLost, s.batchDir(r.ID), 0, "%v", err)
+		v := verifier{store: s, record: r, folders: folders, report: report, temporaries: temporaries, found: map[Invariant]int{}}
+		if err := v.run(ctx); ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		} else if err != nil {
+			v.broken(NothingLost, culprit(err, s.batchDir(r.ID)), 0, "%v", err)
 		}
+		v.summarize()
 	}
 	if id != "" && report.Batches == 0 {
 		return nil, fmt.Errorf("batch %s: %w", id, ErrNotFound)
@@ -93,138 +94,110 @@ func (s *Store) Verify(ctx context.Context, id string, folders Folders) (*Report
 	return report, nil
 }
 
-type verifier struct {
-	store   *Store
-	record  *Record
-	folders Folders
-	report  *Report
-	batch   *Batch
-	seen    []uint64 // a bit for each request that has a record
+// culprit is the file that an error is about, as far as it tells.
+func culprit(err error, otherwise string) string {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
+		return path.Path
+	}
+	return otherwise
 }
 
+// verifier proves one batch.
+type verifier struct {
+	store       *Store
+	record      *Record
+	folders     Folders
+	report      *Report
+	batch       *Batch
+	offsets     []int64             // of each request's first record in the journal; 0: none
+	temporaries map[string][]string // temporary files by folder of the outbox, read once
+	found       map[Invariant]int   // findings, those that are not told included
+}
+
+// maxFindings bounds the findings that are told one by one, of each invariant in each batch.
+const maxFindings = 20
+
 func (v *verifier) broken(i Invariant, file string, line int64, format string, args ...any) {
+	if v.found[i]++; v.found[i] > maxFindings {
+		return
+	}
 	v.report.Findings = append(v.report.Findings, Finding{
 		Batch: v.record.ID, Invariant: i, File: file, Line: line, Message: fmt.Sprintf(format, args...),
 	})
+}
+
+// summarize tells how many findings were left out.
+func (v *verifier) summarize() {
+	for _, i := range slices.Sorted(maps.Keys(v.found)) {
+		if more := v.found[i] - maxFindings; more > 0 {
+			v.report.Findings = append(v.report.Findings, Finding{
+				Batch: v.record.ID, Invariant: i, File: v.store.batchDir(v.record.ID), Message: fmt.Sprintf("%d more like these", more),
+			})
+		}
+	}
 }
 
 func (v *verifier) note(file, format string, args ...any) {
 	v.report.Findings = append(v.report.Findings, Finding{Batch: v.record.ID, Note: true, File: file, Message: fmt.Sprintf(format, args...)})
 }
 
-func (v *verifier) run() error {
+func (v *verifier) run(ctx context.Context) error {
 	b, err := v.store.openBatch(v.record.ID, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
 	v.batch = b
-	v.seen = make([]uint64, (b.Meta.Requests+63)/64)
 	v.report.Requests += int64(b.Meta.Requests)
 	v.report.Redone += int64(b.progress.Redone)
 
-	v.checkSnapshot()
-	if err := v.checkJournal(); err != nil {
+	v.checkInput()
+	if !v.checkSnapshot() {
+		return nil // without it the journal's records cannot be judged
+	}
+	if err := v.checkJournal(ctx); err != nil {
 		return err
 	}
-	v.checkInput()
 	if !v.record.State.Ended() {
 		return nil
 	}
 	v.report.Ended++
-	return v.checkPublished()
+	return v.checkPublished(ctx)
 }
 
-func (v *verifier) checkSnapshot() {
-	m := v.batch.Meta
-	for _, want := range []struct {
-		f    *os.File
-		size int64
-	}{{v.batch.snapshot.input, m.Input.Snapshot}, {v.batch.snapshot.index, int64(m.Requests) * rowSize}} {
-		st, err := want.f.Stat()
-		if err != nil || st.Size() != want.size {
-			v.broken(NothingLost, want.f.Name(), 0, "is %d bytes long, not %d", st.Size(), want.size)
-		}
+// checkSnapshot proves that the snapshot and its line index are what was accepted, as far as sizes tell, and the digest
+// of an input that was not compressed.
+func (v *verifier) checkSnapshot() (ok bool) {
+	m, s := v.batch.Meta, &v.batch.snapshot
+	ok = v.checkSize(s.input, m.Input.Snapshot)
+	ok = v.checkSize(s.index, int64(m.Requests)*rowSize) && ok
+	if !ok || m.Input.Compression != Plain {
+		return ok
 	}
+	got, _, err := durable.Hash(s.input.Name())
+	if err != nil || got != m.Input.SHA256 {
+		v.broken(NothingLost, s.input.Name(), 0, "is not what was accepted: %s", cmp.Or(errorText(err), string(got)))
+	}
+	return true
 }
 
-// checkJournal reads the checkpointed part of the journal frame by frame.
-func (v *verifier) checkJournal() error {
-	b := v.batch
-	name := b.journal.f.Name()
-	if b.progress.Offset > b.journal.offset {
-		v.broken(CheckpointOK, name, 0, "the checkpoint covers %d bytes, the journal has %d", b.progress.Offset, b.journal.offset)
-		return nil
-	}
-	records := int64(0)
-	valid, err := scanJournal(b.journal.f, int64(len(journalHead)), b.progress.Offset, false, func(at int64, f Frame) error {
-		if !f.Kind.IsResult() {
-			return b.control(f)
-		}
-		records++
-		v.checkRecord(at, f)
-		return nil
-	})
+func (v *verifier) checkSize(f *os.File, want int64) bool {
+	st, err := f.Stat()
 	if err != nil {
-		return err
+		v.broken(NothingLost, f.Name(), 0, "%v", err)
+		return false
 	}
-	if valid != b.progress.Offset {
-		v.broken(NothingLost, name, 0, "no valid frame at %d, before the checkpoint at %d", valid, b.progress.Offset)
+	if st.Size() != want {
+		v.broken(NothingLost, f.Name(), 0, "is %d bytes long, not %d", st.Size(), want)
 	}
-	if records != int64(b.progress.Records()) {
-		v.broken(NothingLost, name, 0, "%d records stand before the checkpoint, which counts %d", records, b.progress.Records())
-	}
-	v.report.Records += records
-	if v.record.State.Ended() || v.record.State == Finalizing {
-		v.checkComplete()
-	}
-	return nil
+	return st.Size() == want
 }
 
-// checkRecord proves that a record is the first of its request, and names it.
-func (v *verifier) checkRecord(at int64, f Frame) {
-	b := v.batch
-	name := b.journal.f.Name()
-	if f.Seq >= b.Meta.Requests {
-		v.broken(NoStray, name, 0, "the record at %d is of request %d, but there are %d", at, f.Seq, b.Meta.Requests)
-		return
+func errorText(err error) string {
+	if err == nil {
+		return ""
 	}
-	ref := v.ref(f.Seq)
-	if v.seen[f.Seq/64]&(1<<(f.Seq%64)) != 0 {
-		v.broken(OneRecord, name, ref.Line, "the record at %d is a second one of this request", at)
-	}
-	v.seen[f.Seq/64] |= 1 << (f.Seq % 64)
-	if !b.progress.Has(f.Seq) {
-		v.broken(NothingLost, name, ref.Line, "the record at %d stands before the checkpoint, which does not know it", at)
-	}
-	id, line, ok := batchfile.ReadRef(f.Payload)
-	if !ok || id != ref.CustomID || (line != 0 && line != ref.Line) {
-		v.broken(NoStray, name, ref.Line, "the record at %d is of custom_id %q, line %d; the request's is %q", at, id, line, ref.CustomID)
-	}
-}
-
-// ref is what a request's record must say of it.
-func (v *verifier) ref(seq uint32) batchfile.Ref {
-	req, err := v.batch.Request(seq)
-	var bad *batchfile.LineError
-	if errors.As(err, &bad) {
-		return bad.Ref
-	}
-	return req.Ref
-}
-
-func (v *verifier) checkComplete() {
-	missing := 0
-	for seq := range v.batch.Meta.Requests {
-		if v.seen[seq/64]&(1<<(seq%64)) == 0 {
-			if missing++; missing <= 10 {
-				v.broken(OneRecord, v.batch.journal.f.Name(), v.ref(seq).Line, "the batch is %s, but this request has no record", v.record.State)
-			}
-		}
-	}
-	if missing > 10 {
-		v.broken(OneRecord, v.batch.journal.f.Name(), 0, "%d requests have no record", missing)
-	}
+	return err.Error()
 }
 
 // checkInput proves that an input whose batch runs is claimed, and that one whose batch has ended no longer is.
@@ -240,99 +213,4 @@ func (v *verifier) checkInput() {
 	case errors.Is(err, fs.ErrNotExist) && !v.record.Archived && !v.record.State.Ended():
 		v.note(claimed, "somebody took the claimed file away; its snapshot runs")
 	}
-}
-
-// checkPublished proves that the result files are those that the publish frame recorded, and that they are the journal's
-// records and nothing else.
-func (v *verifier) checkPublished() error {
-	p := v.batch.publication
-	if p == nil {
-		v.broken(PublishedAs, v.batch.journal.f.Name(), 0, "the batch has ended, but was never published")
-		return nil
-	}
-	dir := filepath.Join(v.folders.Outbox, v.record.Queue)
-	for _, f := range p.Files {
-		v.checkFile(filepath.Join(dir, string(p.Name)+f.Suffix), f.SHA256)
-	}
-	sum := durable.SHA256(fmt.Sprintf("%x", sha256.Sum256(p.Batch)))
-	v.checkFile(filepath.Join(dir, string(p.Name)+SuffixBatch), sum)
-	v.checkTemporaries(dir)
-	return v.checkContents(p)
-}
-
-func (v *verifier) checkFile(path string, want durable.SHA256) {
-	got, _, err := durable.Hash(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		v.note(path, "was taken away")
-	case err != nil:
-		v.broken(PublishedAs, path, 0, "%v", err)
-	case got != want:
-		v.broken(PublishedAs, path, 0, "does not match its hash: it is %s, published was %s", got, want)
-	}
-}
-
-func (v *verifier) checkTemporaries(dir string) {
-	left, _ := filepath.Glob(filepath.Join(dir, TempPrefix+v.record.ID+"*"))
-	for _, path := range left {
-		v.broken(NoLeftovers, path, 0, "is left over from an attempt to publish")
-	}
-}
-
-// checkContents puts the result files together from the journal again and compares digests.
-func (v *verifier) checkContents(p *Publication) error {
-	sums := map[string]hash.Hash{SuffixOutput: sha256.New(), SuffixErrors: sha256.New()}
-	err := v.eachRecord(p.InputOrder, func(f Frame) error {
-		h := sums[SuffixOutput]
-		if f.Kind == KindError {
-			h = sums[SuffixErrors]
-		}
-		h.Write(f.Payload)
-		_, err := h.Write([]byte{'\n'})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, f := range p.Files {
-		if got := durable.SHA256(fmt.Sprintf("%x", sums[f.Suffix].Sum(nil))); got != f.SHA256 {
-			v.broken(PublishedAs, v.batch.journal.f.Name(), 0, "%s%s is not what the journal holds: %s, published was %s", p.Name, f.Suffix, got, f.SHA256)
-		}
-	}
-	return nil
-}
-
-// eachRecord calls visit for the journal's records. In input order it keeps their offsets in memory: verify runs beside
-// the daemon and writes nothing.
-func (v *verifier) eachRecord(inputOrder bool, visit func(Frame) error) error {
-	j := v.batch.journal
-	offsets := make([]int64, v.batch.Meta.Requests)
-	seen := make([]bool, v.batch.Meta.Requests)
-	_, err := scanJournal(j.f, int64(len(journalHead)), j.offset, true, func(at int64, f Frame) error {
-		if !f.Kind.IsResult() || f.Seq >= v.batch.Meta.Requests || seen[f.Seq] {
-			return nil
-		}
-		seen[f.Seq], offsets[f.Seq] = true, at
-		if inputOrder {
-			return nil
-		}
-		return visit(f)
-	})
-	if err != nil || !inputOrder {
-		return err
-	}
-	frames := frameCache{f: j.f, end: j.offset}
-	for _, at := range offsets {
-		if at == 0 {
-			continue
-		}
-		f, err := frames.read(at)
-		if err != nil {
-			return err
-		}
-		if err := visit(f); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,10 +48,11 @@ func MkdirAll(dir string, perm fs.FileMode) error {
 	return SyncDir(parent)
 }
 
-// WriteFile creates or replaces path with data, complete or not at all, and durable once it returns.
+// WriteFile creates or replaces path with data, complete or not at all, and durable once it returns. Two goroutines must
+// not write the same path at a time.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
+	f, err := Create(tmp, perm)
 	if err != nil {
 		return err
 	}
@@ -70,6 +73,15 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	return SyncDir(filepath.Dir(path))
 }
 
+// Create makes a new file for writing, in place of what an attempt that died may have left under its name. It opens
+// nothing that exists: in a shared folder that could be somebody's link to another file, or a pipe.
+func Create(path string, perm fs.FileMode) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+}
+
 // Rename gives a file its new name unless that name is taken, which is fs.ErrExist. It syncs no directory.
 func Rename(from, to string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
@@ -86,15 +98,23 @@ func Rename(from, to string) error {
 func linkRename(from, to string) error {
 	err := os.Link(from, to)
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, fs.ErrExist) && isLinked(from, to):
 		return os.Remove(from)
-	case errors.Is(err, fs.ErrExist):
+	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EXDEV):
 		return err
 	}
 	if _, err := os.Lstat(to); err == nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
 	}
 	return os.Rename(from, to)
+}
+
+// isLinked reports whether both names are one file's: a crash came between the two steps, or NFS sent the first one
+// twice and told the answer to the second.
+func isLinked(from, to string) bool {
+	a, errA := os.Lstat(from)
+	b, errB := os.Lstat(to)
+	return errA == nil && errB == nil && os.SameFile(a, b) && a.Sys().(*syscall.Stat_t).Nlink > 1
 }
 
 // Move is Rename followed by syncing both directories. Across filesystems the file is copied, synced and compared
@@ -113,27 +133,16 @@ func Move(from, to string) error {
 	return SyncDir(filepath.Dir(from))
 }
 
+// moveAcross leaves the original where it is until the copy is durable under its name.
 func moveAcross(from, to string) error {
 	tmp := filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
-	if err := copySynced(from, tmp); err != nil {
-		os.Remove(tmp)
-		return err
+	err := copyVerified(from, tmp)
+	if err == nil {
+		err = Rename(tmp, to)
 	}
-	a, _, err := Hash(from)
 	if err != nil {
-		return err
-	}
-	b, _, err := Hash(tmp)
-	if err != nil {
-		return err
-	}
-	if a != b {
 		os.Remove(tmp)
-		return fmt.Errorf("move %s to %s: the copy differs; the original stays", from, to)
-	}
-	if err := Rename(tmp, to); err != nil {
-		os.Remove(tmp)
-		return err
+		return fmt.Errorf("move %s to another filesystem: %w", from, err)
 	}
 	if err := SyncDir(filepath.Dir(to)); err != nil {
 		return err
@@ -141,6 +150,25 @@ func moveAcross(from, to string) error {
 	return os.Remove(from)
 }
 
+func copyVerified(from, to string) error {
+	if err := copySynced(from, to); err != nil {
+		return err
+	}
+	a, _, err := Hash(from)
+	if err != nil {
+		return err
+	}
+	b, _, err := Hash(to)
+	if err != nil {
+		return err
+	}
+	if a != b {
+		return fmt.Errorf("the copy %s differs; the original stays", to)
+	}
+	return nil
+}
+
+// copySynced copies contents, permissions and time of modification.
 func copySynced(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {
@@ -151,11 +179,14 @@ func copySynced(from, to string) error {
 	if err != nil {
 		return err
 	}
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, st.Mode().Perm())
+	dst, err := Create(to, st.Mode().Perm())
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(dst, src)
+	if err == nil {
+		err = os.Chtimes(to, time.Time{}, st.ModTime())
+	}
 	if err == nil {
 		err = dst.Sync()
 	}

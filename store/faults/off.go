@@ -7,5 +7,8 @@ package faults
 // Crash kills the process with SIGKILL if the test asked for a crash at this point.
 func Crash(string) {}
 
+// Armed reports whether the test asked for a crash at this point, for a point that needs something done before it.
+func Armed(string) bool { return false }
+
 // Planted reports whether the test planted the named bug.
 func Planted(string) bool { return false }

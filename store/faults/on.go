@@ -15,7 +15,7 @@ var hits atomic.Int64 // of the one crash point that STOKER_CRASH_AT names
 
 // Crash kills the process with SIGKILL at the point that STOKER_CRASH_AT names, as POINT or POINT:N for its Nth time.
 func Crash(point string) {
-	name, nth, _ := strings.Cut(os.Getenv("STOKER_CRASH_AT"), ":")
+	name, nth := target()
 	if name != point {
 		return
 	}
@@ -27,6 +27,17 @@ func Crash(point string) {
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal is on its way; do not run a step further
 	}
+}
+
+func target() (point, nth string) {
+	point, nth, _ = strings.Cut(os.Getenv("STOKER_CRASH_AT"), ":")
+	return point, nth
+}
+
+// Armed reports whether the test asked for a crash at this point, for a point that needs something done before it.
+func Armed(point string) bool {
+	name, _ := target()
+	return name == point
 }
 
 // Planted reports whether STOKER_PLANT names this bug.

@@ -1,0 +1,104 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"slices"
+
+	"go.etcd.io/bbolt"
+
+	"stoker/store/faults"
+)
+
+// Checkpoint is a batch's progress at one moment, for Store.Commit to make durable.
+type Checkpoint struct {
+	id       string
+	journal  *os.File
+	progress []byte
+	suspects int
+	begun    int64
+	engine   Engine
+	Results  uint32 // how many requests have their record at this checkpoint
+}
+
+// Checkpoint takes the batch's progress down. Engine is what answers its requests now; zero if nothing does.
+func (b *Batch) Checkpoint(engine Engine) (Checkpoint, error) {
+	if err := b.journal.flush(); err != nil {
+		return Checkpoint{}, fmt.Errorf("batch %s: %w", b.Meta.ID, err)
+	}
+	b.progress.Offset = b.journal.offset
+	return Checkpoint{
+		id: b.Meta.ID, journal: b.journal.f, progress: b.progress.encode(), suspects: len(b.suspects),
+		begun: b.begun, engine: engine, Results: b.progress.Records(),
+	}, nil
+}
+
+// Commit makes checkpoints durable: it syncs the journals, then writes all progress in one transaction. An error is
+// final: what the disk holds is known again only after the process has started anew and read it.
+func (s *Store) Commit(checkpoints []Checkpoint) error {
+	write := func() error { return s.putCheckpoints(checkpoints) }
+	sync := func() error { return syncJournals(checkpoints) }
+	if faults.Planted("checkpoint-first") {
+		write, sync = sync, write
+	}
+	if err := sync(); err != nil {
+		return err
+	}
+	faults.Crash("commit.journals-synced")
+	if err := write(); err != nil {
+		return err
+	}
+	faults.Crash("commit.checkpointed")
+	return nil
+}
+
+func syncJournals(checkpoints []Checkpoint) error {
+	for _, c := range checkpoints {
+		if err := fdatasync(c.journal); err != nil {
+			return fmt.Errorf("sync journal of %s: %w", c.id, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) putCheckpoints(checkpoints []Checkpoint) error {
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		for _, c := range checkpoints {
+			if err := putCheckpoint(tx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("commit checkpoint: %w", err)
+	}
+	return nil
+}
+
+func putCheckpoint(tx *bbolt.Tx, c Checkpoint) error {
+	if err := tx.Bucket(bucketProgress).Put([]byte(c.id), c.progress); err != nil {
+		return err
+	}
+	r, err := getRecord(tx, c.id)
+	if err != nil {
+		return err
+	}
+	if !r.checkpointed(c) {
+		return nil
+	}
+	return putRecord(tx, r)
+}
+
+// checkpointed enters what a checkpoint says beside the progress, and reports whether that is news.
+func (r *Record) checkpointed(c Checkpoint) bool {
+	news := r.Suspects != c.suspects
+	r.Suspects = c.suspects
+	if r.State == Validating && c.begun != 0 {
+		r.State, r.InProgressAt, news = InProgress, c.begun, true
+	}
+	if c.begun != 0 && c.engine != (Engine{}) && !slices.Contains(r.Engines, c.engine) {
+		r.Engines, news = append(r.Engines, c.engine), true
+	}
+	return news
+}

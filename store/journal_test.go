@@ -1,0 +1,257 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var sampleFrames = []Frame{
+	{Kind: KindOutput, Finish: FinishOf("stop"), Seq: 0, Status: 200, PromptTokens: 7, CompletionTokens: 1 << 31, Payload: []byte(`{"custom_id":"a"}`)},
+	{Kind: KindSuspect, Seq: 2, Status: 1, Payload: []byte{}},
+	{Kind: KindError, Seq: 1<<32 - 1, Status: 400, Payload: []byte("SJ\x01 looks like a frame")},
+	{Kind: KindPublish, Payload: []byte(`{"name":"x"}`)},
+	{Kind: KindDone, Payload: []byte{}},
+}
+
+func encodeFrames(frames ...Frame) []byte {
+	b := []byte(journalHead)
+	for _, f := range frames {
+		b = appendFrame(b, f)
+	}
+	return b
+}
+
+func journalFileOf(t testing.TB, content []byte) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), journalFile)
+	must(t, os.WriteFile(path, content, 0o600))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// scanned returns the frames of a journal and where the last one ends.
+func scanned(t testing.TB, f *os.File, resync bool) (frames []Frame, valid int64) {
+	t.Helper()
+	st, err := f.Stat()
+	must(t, err)
+	valid, err = scanJournal(f, int64(len(journalHead)), st.Size(), resync, func(_ int64, f Frame) error {
+		f.Payload = bytes.Clone(f.Payload)
+		frames = append(frames, f)
+		return nil
+	})
+	must(t, err)
+	return frames, valid
+}
+
+func TestJournalRoundTrip(t *testing.T) {
+	path := filepath.Join(t.TempDir(), journalFile)
+	j, err := createJournal(path)
+	must(t, err)
+	big := Frame{Kind: KindOutput, Seq: 3, Payload: bytes.Repeat([]byte("x"), flushAt+1)}
+	want := append(slices.Clone(sampleFrames), big)
+	for _, f := range want {
+		must(t, j.append(f))
+	}
+	must(t, j.flush())
+	must(t, j.close())
+	j, err = openJournal(path, os.O_RDWR)
+	must(t, err)
+	defer j.close()
+	got, valid := scanned(t, j.f, false)
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("frames (-want +got):\n%s", diff)
+	}
+	if valid != j.offset {
+		t.Errorf("valid up to %d, want the end at %d", valid, j.offset)
+	}
+}
+
+func TestEveryDamageLeavesAPrefix(t *testing.T) {
+	whole := encodeFrames(sampleFrames...)
+	check := func(t *testing.T, name string, content []byte) {
+		t.Helper()
+		got, valid := scanned(t, journalFileOf(t, content), false)
+		if len(got) > len(sampleFrames) || !cmp.Equal(got, sampleFrames[:len(got)], cmpopts.EquateEmpty()) {
+			t.Fatalf("%s: adopted %v", name, got)
+		}
+		if want := int64(len(encodeFrames(got...))); valid != want {
+			t.Fatalf("%s: valid up to %d, want %d", name, valid, want)
+		}
+	}
+	for n := len(journalHead); n <= len(whole); n++ {
+		check(t, "truncated", whole[:n])
+	}
+	for at := len(journalHead); at < len(whole); at++ {
+		for _, mask := range []byte{0x01, 0x80, 0xff} {
+			content := bytes.Clone(whole)
+			content[at] ^= mask
+			check(t, "flipped", content)
+		}
+	}
+}
+
+func TestResyncFindsFramesBehindDamage(t *testing.T) {
+	whole := encodeFrames(sampleFrames...)
+	second := len(encodeFrames(sampleFrames[0]))
+	for _, test := range []struct {
+		name    string
+		content []byte
+		want    []Frame
+	}{
+		{"flipped payload", flip(whole, second-1), sampleFrames[1:]},
+		{"flipped length", flip(whole, len(journalHead)+12), sampleFrames[1:]},
+		{"two damaged", flip(flip(whole, len(journalHead)), second), sampleFrames[2:]},
+		{"garbage between", slices.Concat(whole[:second], []byte("SJSJ\x01"), whole[second:]), sampleFrames},
+		{"last one torn", whole[:len(whole)-1], sampleFrames[:4]},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, valid := scanned(t, journalFileOf(t, test.content), true)
+			if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("frames (-want +got):\n%s", diff)
+			}
+			if test.name == "last one torn" && valid != int64(len(encodeFrames(sampleFrames[:4]...))) {
+				t.Errorf("valid up to %d", valid)
+			}
+		})
+	}
+}
+
+func flip(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	b[at] ^= 0xff
+	return b
+}
+
+func TestScanOfNothing(t *testing.T) {
+	f := journalFileOf(t, []byte(journalHead[:3]))
+	for _, end := range []int64{-1, 0, 3, 8} {
+		valid, err := scanJournal(f, 8, end, true, func(int64, Frame) error { return errors.New("a frame") })
+		if err != nil || valid != 8 {
+			t.Errorf("to %d: valid up to %d, %v", end, valid, err)
+		}
+	}
+}
+
+func TestJournalHeads(t *testing.T) {
+	for _, test := range []struct {
+		name, content string
+		ok            bool
+	}{
+		{"empty", "", true}, // cut off, and mended by recovery
+		{"cut off", journalHead[:5], true},
+		{"whole", journalHead, true},
+		{"other version", "STOKERJ9", false},
+		{"something else", "{}\n", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			j, err := openJournal(journalFileOf(t, []byte(test.content)).Name(), os.O_RDWR)
+			if (err == nil) != test.ok {
+				t.Fatalf("error %v", err)
+			}
+			if err != nil {
+				return
+			}
+			defer j.close()
+			must(t, j.mendHead())
+			if got, _ := os.ReadFile(j.f.Name()); string(got) != journalHead || j.offset != 8 {
+				t.Errorf("mended to %q, offset %d", got, j.offset)
+			}
+		})
+	}
+}
+
+// A full disk is a pause: nothing that was appended is lost, and nothing of a failed write stays.
+func TestFullDiskKeepsFrames(t *testing.T) {
+	path := filepath.Join(t.TempDir(), journalFile)
+	j, err := createJournal(path)
+	must(t, err)
+	defer j.close()
+	good := j.f
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	must(t, err)
+	defer full.Close()
+
+	must(t, j.append(sampleFrames[0]))
+	j.f = full
+	if err := j.flush(); err == nil {
+		t.Fatal("wrote to a full disk")
+	}
+	if err := j.appendNow(sampleFrames[1]); err == nil {
+		t.Fatal("wrote to a full disk")
+	}
+	j.f = good
+	must(t, j.appendNow(sampleFrames[2]))
+	got, _ := scanned(t, good, false)
+	if diff := cmp.Diff([]Frame{sampleFrames[0], sampleFrames[2]}, got, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("frames (-want +got):\n%s", diff)
+	}
+}
+
+func TestFrameCacheSurvivesAnyOffset(t *testing.T) {
+	content := encodeFrames(sampleFrames...)
+	f := journalFileOf(t, content)
+	frames := frameCache{f: f, end: int64(len(content))}
+	for _, at := range []int64{8, -1, 0, 9, int64(len(content)), 1 << 40, 1<<63 - 1, -1 << 63, 8} {
+		if _, err := frames.read(at); (err == nil) != (at == 8) {
+			t.Errorf("at %d: %v", at, err)
+		}
+	}
+}
+
+// FuzzRecoverJournal opens a batch whose journal holds arbitrary bytes: only valid frames are adopted, and the batch goes
+// on to its end.
+func FuzzRecoverJournal(f *testing.F) {
+	result := Frame{Kind: KindOutput, Seq: 1, Status: 200, Payload: []byte(`{"custom_id":"r1","response":"a"}`)}
+	whole := encodeFrames(result, Frame{Kind: KindSuspect, Seq: 0, Status: 1})
+	f.Add(whole)
+	f.Add(whole[:len(whole)-3])
+	f.Add(flip(whole, 20))
+	f.Add([]byte(journalHead[:4]))
+	f.Add(encodeFrames(result, result, Frame{Kind: KindError, Seq: 99}))
+	dir, err := os.MkdirTemp("", "fuzz-journal")
+	must(f, err)
+	f.Cleanup(func() { os.RemoveAll(dir) })
+	w := newWorld(f, dir)
+	f.Cleanup(func() { w.Close() })
+	id := w.admitLines(3)
+	f.Fuzz(func(t *testing.T, content []byte) {
+		path := w.path(id, journalFile)
+		must(t, os.WriteFile(path, content, 0o600))
+		b, err := w.OpenBatch(id)
+		if err != nil {
+			if bytes.HasPrefix(content, []byte(journalHead)) && !bytes.Contains(content, []byte("SJ\x04")) {
+				t.Fatalf("a journal was refused: %v", err)
+			}
+			return // no journal at all, or a publish frame with a right CRC and a wrong payload
+		}
+		defer b.Close()
+		if got, _ := os.ReadFile(path); len(content) >= len(journalHead) && !bytes.HasPrefix(content, got) {
+			t.Fatal("recovery did more than cut the tail off")
+		}
+		for seq, ok := b.Next(); ok; seq, ok = b.Next() {
+			_, err := b.Append(Frame{Kind: KindError, Seq: seq, Payload: []byte("{}")})
+			must(t, err)
+		}
+		must(t, b.Flush())
+		records := 0
+		_, valid := scanned(t, b.journal.f, false)
+		_, err = scanJournal(b.journal.f, 8, b.journal.offset, false, func(_ int64, f Frame) error {
+			if f.Kind.IsResult() && f.Seq < 3 {
+				records++
+			}
+			return nil
+		})
+		if err != nil || valid != b.journal.offset || !b.Complete() || records < 3 {
+			t.Fatalf("after recovery: valid up to %d of %d, %d records, %v", valid, b.journal.offset, records, err)
+		}
+	})
+}

@@ -1,0 +1,145 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// compareProgress sees what is private, too.
+var compareProgress = cmp.AllowUnexported(Progress{}, window{})
+
+// TestProgressIsASet holds Progress against a map, over more requests than the window holds.
+func TestProgressIsASet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, records, handedOut := &Progress{}, map[uint32]bool{}, uint32(0)
+		low := func() (n uint32) {
+			for records[n] {
+				n++
+			}
+			return n
+		}
+		count := func(seq uint32) {
+			fresh, err := p.count(Frame{Kind: KindOutput, Seq: seq, CompletionTokens: 1})
+			if fresh == records[seq] || err != nil {
+				t.Fatalf("count of %d: fresh %v, %v", seq, fresh, err)
+			}
+			records[seq], handedOut = true, max(handedOut, seq+1)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"one": func(t *rapid.T) { count(low() + rapid.Uint32Range(0, 200).Draw(t, "ahead")) },
+			"far": func(t *rapid.T) { count(low() + rapid.Uint32Range(0, WindowSize-1).Draw(t, "ahead")) },
+			"run": func(t *rapid.T) {
+				from := low()
+				for n := range rapid.Uint32Range(1, WindowSize/2).Draw(t, "length") {
+					count(from + n)
+				}
+			},
+			"too far": func(t *rapid.T) {
+				if _, err := p.count(Frame{Kind: KindOutput, Seq: low() + WindowSize}); err == nil {
+					t.Fatal("counted beyond the window")
+				}
+			},
+			"": func(t *rapid.T) {
+				low, decoded := low(), roundTrip(t, p)
+				if p.Watermark() != low || p.Records() != uint32(len(records)) || p.HandedOut != handedOut || p.CompletionTokens != uint64(len(records)) {
+					t.Fatalf("watermark %d of %d, %d records of %d", p.Watermark(), low, p.Records(), len(records))
+				}
+				for _, seq := range slices.Concat([]uint32{low, low + 1, low + WindowSize - 1}, slices.Collect(maps.Keys(records))) {
+					if p.Has(seq) != records[seq] || decoded.Has(seq) != records[seq] {
+						t.Fatalf("has %d: %v, decoded %v, want %v", seq, p.Has(seq), decoded.Has(seq), records[seq])
+					}
+				}
+			},
+		})
+	})
+}
+
+func roundTrip(t rapid.TB, p *Progress) *Progress {
+	t.Helper()
+	decoded, err := decodeProgress(p.encode())
+	must(t, err)
+	if diff := cmp.Diff(p, decoded, compareProgress); diff != "" {
+		t.Fatalf("decoded (-want +got):\n%s", diff)
+	}
+	return decoded
+}
+
+func TestRedoneRequests(t *testing.T) {
+	p := &Progress{}
+	for seq := range uint32(10) {
+		p.count(Frame{Kind: KindOutput, Seq: seq})
+	}
+	p.redo, p.Completed = []uint32{2, 7}, 8
+	roundTrip(t, p)
+	if p.Watermark() != 2 || p.Has(2) || !p.Has(3) || p.Has(7) {
+		t.Fatalf("watermark %d, has 2: %v", p.Watermark(), p.Has(2))
+	}
+	for _, seq := range []uint32{7, 2} {
+		if fresh, err := p.count(Frame{Kind: KindError, Seq: seq}); !fresh || err != nil {
+			t.Fatalf("count of %d: %v, %v", seq, fresh, err)
+		}
+		if fresh, _ := p.count(Frame{Kind: KindError, Seq: seq}); fresh {
+			t.Fatalf("%d counted twice", seq)
+		}
+	}
+	if p.Watermark() != 10 || p.Records() != 10 || p.Failed != 2 {
+		t.Fatalf("after all: watermark %d, %d records", p.Watermark(), p.Records())
+	}
+}
+
+// Any set of records can be entered, also one whose holes lie further apart than the window is wide.
+func TestSetRecords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		end := rapid.Uint32Range(0, 3*WindowSize).Draw(t, "end")
+		missing := map[uint32]bool{}
+		for range rapid.IntRange(0, 10).Draw(t, "holes") {
+			missing[rapid.Uint32Range(0, 3*WindowSize).Draw(t, "hole")] = true
+		}
+		p := &Progress{}
+		p.setRecords(func(seq uint32) bool { return !missing[seq] }, end)
+		roundTrip(t, p)
+		for seq := range end {
+			if p.Has(seq) == missing[seq] {
+				t.Fatalf("has %d: %v", seq, p.Has(seq))
+			}
+		}
+		if p.Has(end) {
+			t.Fatalf("has %d, which lies behind the end", end)
+		}
+	})
+}
+
+func TestDamagedProgress(t *testing.T) {
+	p := &Progress{Offset: 1234, Completed: 3, redo: []uint32{5, 6}}
+	p.done.add(0)
+	p.done.add(77)
+	good := p.encode()
+	for at := range good {
+		if _, err := decodeProgress(flip(good, at)); !errors.Is(err, errProgress) {
+			t.Errorf("flipped at %d: %v", at, err)
+		}
+		if _, err := decodeProgress(good[:at]); !errors.Is(err, errProgress) {
+			t.Errorf("cut at %d: %v", at, err)
+		}
+	}
+}
+
+// FuzzDecodeProgress gives the decoder values whose checksum is right.
+func FuzzDecodeProgress(f *testing.F) {
+	f.Add((&Progress{Offset: 8, redo: []uint32{1}}).encode()[:10])
+	f.Add([]byte{progressVersion, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		p, err := decodeProgress(binary.LittleEndian.AppendUint32(body, crc32.Checksum(body, crcTable)))
+		if err == nil {
+			p.Has(0)
+			p.Watermark()
+		}
+	})
+}

@@ -1,0 +1,182 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"stoker/store/faults"
+)
+
+// Recovery is what was found in a journal behind the last checkpoint.
+type Recovery struct {
+	Adopted   int   // whole results, kept
+	Doubled   int   // results of requests that had one already, ignored
+	Stray     int   // results of requests that the batch does not have, ignored
+	CutBytes  int64 // torn tail, cut off
+	Redone    uint32
+	Rescanned bool // the checkpoint was of no use, so that the whole journal was read
+}
+
+// recover reads the journal behind the checkpoint: whole frames are adopted, the torn tail is cut off.
+func (b *Batch) recover() error {
+	if err := b.sweep(); err != nil {
+		return err
+	}
+	if err := b.journal.mendHead(); err != nil {
+		return err
+	}
+	if b.progress.Offset < int64(len(journalHead)) || b.progress.Offset > b.journal.offset {
+		return b.rescan() // the checkpoint is damaged, or ahead of the journal
+	}
+	if err := b.readControlFrames(); err != nil {
+		return err
+	}
+	valid, err := scanJournal(b.journal.f, b.progress.Offset, b.journal.offset, false, b.adopt)
+	if err != nil {
+		return err
+	}
+	checked := b.progress.Offset
+	return b.settle(checked, valid)
+}
+
+// sweep removes the temporary files of a process that died.
+func (b *Batch) sweep() error {
+	for _, name := range temporaries(b.dir) {
+		if err := os.Remove(filepath.Join(b.dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopt enters a frame that was found behind the checkpoint.
+func (b *Batch) adopt(_ int64, f Frame) error {
+	if err := b.enter(f); err != nil || !f.Kind.IsResult() {
+		return err
+	}
+	if f.Seq >= b.Meta.Requests {
+		b.Recovered.Stray++
+		return nil
+	}
+	if faults.Planted("adopt-nothing") {
+		return nil
+	}
+	fresh, err := b.progress.count(f)
+	if fresh {
+		b.Recovered.Adopted++
+	} else {
+		b.Recovered.Doubled++
+	}
+	return err
+}
+
+// readControlFrames finds the control frames before the checkpoint. They are written only while the engine dies or when
+// the batch is finalizing, so only then the checked part of the journal is read.
+func (b *Batch) readControlFrames() error {
+	if b.Record.State != Finalizing && b.Record.Suspects == 0 {
+		return nil
+	}
+	_, err := scanJournal(b.journal.f, int64(len(journalHead)), b.progress.Offset, true, func(_ int64, f Frame) error {
+		return b.enter(f)
+	})
+	return err
+}
+
+// enter takes in what a frame says beside the progress. A result behind a publish frame voids it: the batch was
+// reopened.
+func (b *Batch) enter(f Frame) error {
+	switch f.Kind {
+	case KindOutput, KindError:
+		b.publication, b.published = nil, false
+	case KindHanded:
+		b.progress.HandedOut = max(b.progress.HandedOut, min(f.Seq, b.Meta.Requests))
+	case KindSuspect:
+		b.suspects[f.Seq] = int(f.Status)
+	case KindPublish:
+		p, err := decodePublication(f.Payload)
+		if err != nil {
+			return err
+		}
+		b.publication, b.published = p, false
+	case KindDone:
+		b.published = b.publication != nil
+	}
+	return nil
+}
+
+// rescan counts the batch's results from the journal alone. There is no checkpoint that tells a torn tail from damage
+// further up, so frames behind damage are adopted, too; it costs a bit of memory for each request.
+func (b *Batch) rescan() error {
+	b.Recovered.Rescanned = true
+	p := Progress{HandedOut: b.progress.HandedOut, Redone: b.progress.Redone}
+	records, end := newBitmap(b.Meta.Requests), uint32(0)
+	start := int64(len(journalHead))
+	valid, err := scanJournal(b.journal.f, start, b.journal.offset, true, func(_ int64, f Frame) error {
+		if err := b.enter(f); err != nil || !f.Kind.IsResult() {
+			return err
+		}
+		switch {
+		case f.Seq >= b.Meta.Requests:
+			b.Recovered.Stray++
+		case records.has(f.Seq):
+			b.Recovered.Doubled++
+		default:
+			b.Recovered.Adopted++
+			records.add(f.Seq)
+			end = max(end, f.Seq+1)
+			p.tally(f)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.HandedOut = max(p.HandedOut, b.progress.HandedOut)
+	p.setRecords(records.has, end)
+	b.progress = p
+	if err := b.settle(start, valid); err != nil {
+		return err
+	}
+	// The old checkpoint must not fit again by chance once the journal has grown.
+	c, err := b.Checkpoint(Engine{})
+	if err != nil {
+		return err
+	}
+	return b.store.Commit([]Checkpoint{c})
+}
+
+// settle ends a recovery that found valid frames from checked to valid. What it adopted may lie in memory only, if
+// just the process died: it is synced before anything is built on it.
+func (b *Batch) settle(checked, valid int64) error {
+	b.Recovered.CutBytes = b.journal.offset - valid
+	found := b.journal.offset > checked
+	if !faults.Planted("tail-not-cut") {
+		if err := b.journal.truncate(valid); err != nil {
+			return err
+		}
+	}
+	if found {
+		if err := fdatasync(b.journal.f); err != nil {
+			return fmt.Errorf("sync journal: %w", err)
+		}
+	}
+	p := &b.progress
+	p.Offset = valid
+	b.Recovered.Redone = p.HandedOut - p.Records() - uint32(len(p.redo)) // those were counted when they were reopened
+	b.former, b.noted = p.HandedOut, p.HandedOut
+	b.again = slices.Clone(p.redo)
+	if b.begun == 0 && p.Records() > 0 {
+		b.begun = b.Meta.CreatedAt // it ran, but a crash came before the first checkpoint
+	}
+	return nil
+}
+
+// bitmap is a set of requests.
+type bitmap []uint64
+
+func newBitmap(requests uint32) bitmap { return make(bitmap, (uint64(requests)+63)/64) }
+
+func (m bitmap) has(seq uint32) bool { return m[seq/64]&(1<<(seq%64)) != 0 }
+func (m bitmap) add(seq uint32)      { m[seq/64] |= 1 << (seq % 64) }
