@@ -1,13 +1,14 @@
 package engine
 
 import (
-	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,19 +32,26 @@ type Echo struct {
 	model     string
 	served    []string
 
-	out     *echoWriter
-	slots   chan struct{}
-	hung    chan struct{}
-	hangOne sync.Once
+	out  *echoWriter
+	ctx  context.Context // ends when the requests do
+	work sync.WaitGroup  // delayed answers and statistics
+
+	slots   chan struct{} // taken by requests that are being answered
+	waiting atomic.Int64
+	hung    atomic.Bool
 
 	mu    sync.Mutex
-	stats struct{ prompt, generated, steps, running int64 }
+	stats struct{ prompt, generated, steps int64 }
 }
 
-// RunEcho serves requests from r and writes replies to w until r ends.
+// RunEcho serves requests from r and writes replies to w until r ends or it is told to stop. The error is also what the
+// worker could not start with.
 func RunEcho(r io.Reader, w io.Writer) error {
-	e := &Echo{out: newEchoWriter(w), slots: make(chan struct{}, echoSequences), hung: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &Echo{out: newEchoWriter(w), ctx: ctx, slots: make(chan struct{}, echoSequences)}
 	defer e.out.close()
+	defer e.work.Wait()
+	defer cancel()
 	e.out.send(fmt.Appendf(nil, `{"type":"hello","protocol":%d,"engine":"echo","version":"1","pid":%d,"tested":true}`, ProtocolVersion, os.Getpid()))
 	in := lineReader{r: r}
 	for {
@@ -55,8 +63,8 @@ func RunEcho(r io.Reader, w io.Writer) error {
 			return fmt.Errorf("read requests: %w", err)
 		}
 		for _, line := range lines {
-			if stop := e.handle(line); stop {
-				return nil
+			if stop, err := e.handle(line); stop || err != nil {
+				return err
 			}
 		}
 	}
@@ -66,7 +74,6 @@ type echoRequest struct {
 	Type  string         `json:"type"`
 	Key   Key            `json:"key"`
 	URL   string         `json:"url"`
-	Form  string         `json:"form"`
 	Line  int64          `json:"line"`
 	Seq   int64          `json:"seq"`
 	Body  jsontext.Value `json:"body"`
@@ -75,31 +82,33 @@ type echoRequest struct {
 	Args  map[string]any `json:"args"`
 }
 
-func (e *Echo) handle(line []byte) (stop bool) {
+// lenient leaves it to the reader of a batch file to refuse what is odd: an engine must not die of it.
+var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+
+func (e *Echo) handle(line []byte) (stop bool, err error) {
 	var m echoRequest
-	if err := json.Unmarshal(line, &m); err != nil {
-		e.fatal("internal", false, err.Error())
-		return true
+	if err := json.Unmarshal(line, &m, lenient); err != nil {
+		return true, e.fatal("internal", false, fmt.Errorf("read request: %w", err))
 	}
 	switch m.Type {
 	case "start":
 		if err := e.start(&m); err != nil {
-			e.fatal("bad_argument", true, err.Error())
-			return true
+			return true, e.fatal("bad_argument", true, err)
 		}
 	case "ping":
 		e.out.send(fmt.Appendf(nil, `{"type":"pong","seq":%d}`, m.Seq))
 	case "stop":
-		return true
+		return true, nil
 	case "request":
 		e.accept(&m)
 	}
-	return false
+	return false, nil
 }
 
-func (e *Echo) fatal(cause string, permanent bool, text string) {
-	quoted, _ := jsontext.AppendQuote(nil, text)
+func (e *Echo) fatal(cause string, permanent bool, err error) error {
+	quoted, _ := jsontext.AppendQuote(nil, err.Error())
 	e.out.send(fmt.Appendf(nil, `{"type":"fatal","cause":%q,"permanent":%t,"message":%s}`, cause, permanent, quoted))
+	return err
 }
 
 func (e *Echo) start(m *echoRequest) error {
@@ -108,38 +117,54 @@ func (e *Echo) start(m *echoRequest) error {
 		e.model = "echo"
 	}
 	for name, value := range m.Args {
-		text, isText := value.(string)
-		number, isNumber := value.(float64)
-		var err error
-		switch {
-		case name == "delay" && isText:
-			e.delay, err = time.ParseDuration(text)
-		case name == "fail_every" && isNumber:
-			e.failEvery = int64(number)
-		case name == "crash_on" && isText:
-			e.crashOn = text
-		case name == "hang_on" && isText:
-			e.hangOn = text
-		default:
-			err = fmt.Errorf("unknown or ill-typed argument %s of the echo engine", name)
-		}
-		if err != nil {
+		if err := e.set(name, value); err != nil {
 			return err
 		}
 	}
 	model, _ := jsontext.AppendQuote(nil, e.model)
 	e.out.send(fmt.Appendf(nil, `{"type":"ready","model":%s,"max_model_len":1048576,"max_num_seqs":%d,"urls":["/v1/chat/completions","/v1/completions"],"load_seconds":0}`, model, echoSequences))
-	go e.reportStats()
+	e.work.Go(e.reportStats)
 	return nil
 }
 
+func (e *Echo) set(name string, value any) (err error) {
+	text, isText := value.(string)
+	number, isNumber := value.(float64)
+	switch {
+	case name == "delay" && isText:
+		e.delay, err = time.ParseDuration(text)
+	case name == "fail_every" && isNumber:
+		e.failEvery = int64(number)
+	case name == "crash_on" && isText:
+		e.crashOn = text
+	case name == "hang_on" && isText:
+		e.hangOn = text
+	default:
+		err = fmt.Errorf("unknown or ill-typed argument %s of the echo engine", name)
+	}
+	return err
+}
+
+// reportStats sends statistics each second. A delayed answer counts as work, as it would in an engine that generates
+// tokens all the time.
 func (e *Echo) reportStats() {
-	for range time.Tick(time.Second) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		running := len(e.slots)
 		e.mu.Lock()
+		if running > 0 && !e.hung.Load() {
+			e.stats.steps++
+		}
 		s := e.stats
 		e.mu.Unlock()
-		e.out.send(fmt.Appendf(nil, `{"type":"stats","running":%d,"waiting":0,"kv_cache":0,"prompt_tokens":%d,"generation_tokens":%d,"steps":%d}`,
-			s.running, s.prompt, s.generated, s.steps))
+		e.out.send(fmt.Appendf(nil, `{"type":"stats","running":%d,"waiting":%d,"kv_cache":0,"prompt_tokens":%d,"generation_tokens":%d,"steps":%d}`,
+			running, e.waiting.Load(), s.prompt, s.generated, s.steps))
 	}
 }
 
@@ -149,56 +174,107 @@ func (e *Echo) accept(m *echoRequest) {
 		e.answer(m)
 		return
 	}
-	body := bytes.Clone(m.Body)
-	go func(m echoRequest) {
-		e.slots <- struct{}{}
+	e.waiting.Add(1)
+	e.work.Go(func() {
+		select {
+		case e.slots <- struct{}{}:
+		case <-e.ctx.Done():
+			return
+		}
+		e.waiting.Add(-1)
 		defer func() { <-e.slots }()
-		time.Sleep(e.delay)
-		m.Body = body
-		e.answer(&m)
-	}(*m)
+		select {
+		case <-time.After(e.delay):
+			e.answer(m)
+		case <-e.ctx.Done():
+		}
+	})
 }
 
 type echoBody struct {
 	Model    string         `json:"model"`
 	Prompt   jsontext.Value `json:"prompt"`
-	Raw      bool           `json:"raw"`
 	N        int            `json:"n"`
 	Messages []struct {
 		Content jsontext.Value `json:"content"`
 	} `json:"messages"`
 }
 
+// maxChoices bounds the answers to one request, as vLLM does (VLLM_MAX_N_SEQUENCES).
+const maxChoices = 16384
+
 func (e *Echo) answer(m *echoRequest) {
 	var b echoBody
-	if err := json.Unmarshal(m.Body, &b); err != nil {
+	if err := json.Unmarshal(m.Body, &b, lenient); err != nil {
 		e.refuse(m.Key, 400, "BadRequestError", err.Error())
 		return
 	}
-	text := b.text()
 	switch {
-	case e.crashOn != "" && strings.Contains(text, e.crashOn):
+	case e.crashOn != "" && b.contains(e.crashOn):
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	case e.hangOn != "" && strings.Contains(text, e.hangOn):
-		e.hangOne.Do(func() { close(e.hung) })
+	case e.hangOn != "" && b.contains(e.hangOn):
+		e.hung.Store(true)
 	}
-	select {
-	case <-e.hung:
+	if e.hung.Load() {
 		return // a hung engine answers nothing any more, but its pings
-	default:
 	}
 	switch {
 	case e.failEvery > 0 && m.Line%e.failEvery == 0:
 		e.refuse(m.Key, 500, "InternalServerError", fmt.Sprintf("line %d fails, because fail_every is %d", m.Line, e.failEvery))
 	case b.Model != "" && !e.serves(b.Model):
 		e.refuse(m.Key, 404, "NotFoundError", fmt.Sprintf("The model `%s` does not exist.", b.Model))
-	case m.URL == "/v1/chat/completions" && !b.Raw:
-		e.reply(m.Key, "chat.completion", `"message":{"role":"assistant","content":`, "}", text, b.N)
-	case m.URL == "/v1/completions" || b.Raw:
-		e.reply(m.Key, "text_completion", `"text":`, "", text, b.N)
+	case b.N > maxChoices:
+		e.refuse(m.Key, 400, "BadRequestError", fmt.Sprintf("n must be at most %d, got %d", maxChoices, b.N))
+	case m.URL == "/v1/chat/completions":
+		e.reply(m.Key, "chat.completion", `"message":{"role":"assistant","content":`, "}", b.text(), b.N)
+	case m.URL == "/v1/completions":
+		e.reply(m.Key, "text_completion", `"text":`, "", b.text(), b.N)
 	default:
 		e.refuse(m.Key, 400, "BadRequestError", "the echo engine does not serve "+m.URL)
 	}
+}
+
+// contains reports whether the prompt or one of the messages contains a text.
+func (b *echoBody) contains(s string) bool {
+	for _, m := range b.Messages {
+		if strings.Contains(plainText(m.Content), s) {
+			return true
+		}
+	}
+	return strings.Contains(plainText(b.Prompt), s)
+}
+
+// text is the last message's or the prompt's.
+func (b *echoBody) text() string {
+	if n := len(b.Messages); n > 0 {
+		return plainText(b.Messages[n-1].Content)
+	}
+	return plainText(b.Prompt)
+}
+
+// plainText is a string, or the text of the parts that a message's content is made of; anything else stays JSON.
+func plainText(value jsontext.Value) string {
+	switch value.Kind() {
+	case '"':
+		if text, err := jsontext.AppendUnquote(nil, value); err == nil {
+			return string(text)
+		}
+	case '[':
+		var parts []struct {
+			Text *string `json:"text"`
+		}
+		if json.Unmarshal(value, &parts, lenient) != nil || len(parts) == 0 {
+			break
+		}
+		var text strings.Builder
+		for _, p := range parts {
+			if p.Text != nil {
+				text.WriteString(*p.Text)
+			}
+		}
+		return text.String()
+	}
+	return string(value)
 }
 
 func (e *Echo) serves(model string) bool {
@@ -208,22 +284,6 @@ func (e *Echo) serves(model string) bool {
 		}
 	}
 	return model == e.model
-}
-
-// text is the last message's or the prompt's; what is not a plain string is echoed as JSON.
-func (b *echoBody) text() string {
-	value := b.Prompt
-	if n := len(b.Messages); n > 0 {
-		value = b.Messages[n-1].Content
-	}
-	if value.Kind() != '"' {
-		return string(value)
-	}
-	text, err := jsontext.AppendUnquote(nil, value)
-	if err != nil {
-		return string(value)
-	}
-	return string(text)
 }
 
 func (e *Echo) refuse(key Key, status int, kind, message string) {
@@ -305,6 +365,9 @@ func (e *echoWriter) run(w io.Writer) {
 		e.mu.Lock()
 		out, e.queue = e.queue, out[:0]
 		e.mu.Unlock()
+		if len(out) == 0 {
+			continue
+		}
 		if _, err := w.Write(out); err != nil {
 			return
 		}

@@ -6,8 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Launch is how a worker is started.
@@ -24,57 +28,76 @@ type process struct {
 	cmd   *exec.Cmd
 	token string
 	tail  *tail
+	pipes pipes
 
 	messages chan []message // closed when the worker's replies end
-	exited   chan error     // the process itself is gone
+	logged   chan struct{}  // closed when its output has been read
+	exited   chan struct{}  // closed when the process is a zombie: its number and group are still its own
+	buried   chan struct{}  // closed when it may be reaped
+	reaped   chan struct{}
+	exit     error // once reaped
 
 	mu     sync.Mutex
 	queue  []byte // for the worker, not yet written
-	wake   chan struct{}
 	closed bool
+	wake   chan struct{}
 }
 
+// pipes are the daemon's ends.
+type pipes struct{ requests, replies, log *os.File }
+
 // startProcess starts a worker in a process group of its own, with requests on fd 3 and replies on fd 4.
-func startProcess(l Launch, token string, log *os.File) (*process, error) {
-	requestsR, requestsW, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("start worker: %w", err)
+func startProcess(l Launch, token string, log *logFile) (*process, error) {
+	if len(l.Argv) == 0 {
+		return nil, errors.New("start worker: no command")
 	}
-	repliesR, repliesW, err := os.Pipe()
+	ours, theirs, err := makePipes()
 	if err != nil {
-		closeAll(requestsR, requestsW)
-		return nil, fmt.Errorf("start worker: %w", err)
-	}
-	logR, logW, err := os.Pipe()
-	if err != nil {
-		closeAll(requestsR, requestsW, repliesR, repliesW)
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
 	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
-	cmd.Env = append(l.Env, tokenVar+"="+token)
-	cmd.ExtraFiles = []*os.File{requestsR, repliesW}
-	cmd.Stdout, cmd.Stderr = logW, logW
+	cmd.Env = append(slices.Clone(l.Env), tokenVar+"="+token)
+	cmd.ExtraFiles = []*os.File{theirs.requests, theirs.replies}
+	cmd.Stdout, cmd.Stderr = theirs.log, theirs.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 
 	p := &process{
-		cmd: cmd, token: token, tail: &tail{file: log},
-		messages: make(chan []message, 16), exited: make(chan error, 1), wake: make(chan struct{}, 1),
+		cmd: cmd, token: token, tail: &tail{log: log}, pipes: ours,
+		messages: make(chan []message, 16), logged: make(chan struct{}), exited: make(chan struct{}),
+		buried: make(chan struct{}), reaped: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	err = p.spawn()
-	closeAll(requestsR, repliesW, logW)
+	theirs.close()
 	if err != nil {
-		closeAll(requestsW, repliesR, logR)
+		ours.close()
 		return nil, fmt.Errorf("start worker %s: %w", l.Argv[0], err)
 	}
-	go p.write(requestsW)
-	go p.read(repliesR)
-	go func() { p.tail.drain(logR); logR.Close() }()
+	go p.write()
+	go p.read()
+	go func() { defer close(p.logged); p.tail.drain(ours.log) }()
 	return p, nil
 }
 
-func closeAll(files ...*os.File) {
-	for _, f := range files {
-		f.Close()
+func makePipes() (ours, theirs pipes, err error) {
+	defer func() {
+		if err != nil {
+			ours.close()
+			theirs.close()
+		}
+	}()
+	if theirs.requests, ours.requests, err = os.Pipe(); err != nil {
+		return ours, theirs, err
+	}
+	if ours.replies, theirs.replies, err = os.Pipe(); err != nil {
+		return ours, theirs, err
+	}
+	ours.log, theirs.log, err = os.Pipe()
+	return ours, theirs, err
+}
+
+func (p pipes) close() {
+	for _, f := range []*os.File{p.requests, p.replies, p.log} {
+		f.Close() // a nil *os.File returns an error, too
 	}
 }
 
@@ -86,11 +109,27 @@ func (p *process) spawn() error {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 		err := p.cmd.Start()
 		started <- err
-		if err == nil {
-			p.exited <- p.cmd.Wait()
+		if err != nil {
+			return
 		}
+		awaitZombie(p.cmd.Process.Pid)
+		close(p.exited)
+		<-p.buried
+		p.exit = p.cmd.Wait()
+		close(p.reaped)
 	}()
 	return <-started
+}
+
+// awaitZombie waits for a child to end and leaves it unreaped, so that killing its group cannot hit a stranger that was
+// given the same number.
+func awaitZombie(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
 }
 
 // send queues a message. It never blocks: what is in flight is bounded by the capacity.
@@ -98,42 +137,49 @@ func (p *process) send(add func([]byte) []byte) {
 	p.mu.Lock()
 	p.queue = add(p.queue)
 	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.wakeWriter()
 }
 
 func (p *process) closeRequests() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
+	p.wakeWriter()
+}
+
+func (p *process) wakeWriter() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 }
 
+// keepBuffer is how large a buffer for requests may be to be used again, in bytes.
+const keepBuffer = 1 << 20
+
 // write hands queued messages to the worker, as many as there are at once.
-func (p *process) write(w *os.File) {
-	defer w.Close()
+func (p *process) write() {
+	defer p.pipes.requests.Close()
 	var out []byte
 	for range p.wake {
+		if cap(out) > keepBuffer {
+			out = nil
+		}
 		p.mu.Lock()
 		out, p.queue = p.queue, out[:0]
 		closed := p.closed
 		p.mu.Unlock()
-		if _, err := w.Write(out); err != nil || closed {
+		if _, err := p.pipes.requests.Write(out); err != nil || closed {
 			return // a dead worker is noticed by its exit
 		}
 	}
 }
 
 // read hands the worker's messages on, as many as one read brought.
-func (p *process) read(r *os.File) {
+func (p *process) read() {
 	defer close(p.messages)
-	defer r.Close()
-	in := lineReader{r: r}
+	defer p.pipes.replies.Close()
+	in := lineReader{r: p.pipes.replies}
 	for {
 		lines, err := in.lines()
 		if err != nil {
@@ -143,8 +189,8 @@ func (p *process) read(r *os.File) {
 		for _, line := range lines {
 			m, err := parseMessage(line)
 			if err != nil {
-				p.tail.remember([]byte(err.Error()))
-				m = message{Type: "garbage", Message: err.Error()}
+				p.tail.remember(err.Error())
+				m = message{Type: typeGarbage, Message: err.Error()}
 			}
 			batch = append(batch, m)
 		}
@@ -152,14 +198,58 @@ func (p *process) read(r *os.File) {
 	}
 }
 
-// kill ends the worker with its whole tree and waits for its goroutines.
-func (p *process) kill() (exit error, err error) {
-	p.closeRequests()
-	err = killTree(p.cmd.Process.Pid, p.token)
-	exit = <-p.exited
-	for range p.messages { // what it still said is of no use
+// end is how a worker's life ended.
+type end struct {
+	rest     []message // what it still said
+	byItself bool      // nobody had to kill it
+	exit     error     // of the process; only if byItself
+	err      error     // something of it is still alive
+}
+
+// pipeGrace is how long pipes are read after the last process that is known to hold them has gone.
+const pipeGrace = time.Second
+
+// end gives the worker some time to leave, kills it with its whole tree and waits for its goroutines.
+func (p *process) end(grace time.Duration) end {
+	var e end
+	e.rest, e.byItself = p.awaitExit(grace)
+	e.err = killTree(p.cmd.Process.Pid, p.token)
+	close(p.buried)
+	// A process that hid from us may hold the other ends for ever.
+	for _, f := range []*os.File{p.pipes.replies, p.pipes.log} {
+		f.SetReadDeadline(time.Now().Add(pipeGrace))
 	}
-	return exit, err
+	p.closeRequests()
+	p.pipes.requests.SetWriteDeadline(time.Now()) // wakes a writer whose pipe nobody reads
+	for batch := range p.messages {
+		e.rest = append(e.rest, batch...)
+	}
+	<-p.logged
+	if e.err == nil {
+		<-p.reaped
+		e.exit = p.exit
+	}
+	return e
+}
+
+// awaitExit waits for the process to end by itself. It reads on: a worker that cannot write does not end either.
+func (p *process) awaitExit(grace time.Duration) (rest []message, exited bool) {
+	timeout := time.NewTimer(grace)
+	defer timeout.Stop()
+	messages := p.messages
+	for {
+		select {
+		case batch, open := <-messages:
+			if !open {
+				messages = nil
+			}
+			rest = append(rest, batch...)
+		case <-p.exited:
+			return rest, true
+		case <-timeout.C:
+			return rest, false
+		}
+	}
 }
 
 // exitText says how a process ended, for people.
@@ -178,4 +268,13 @@ func exitText(err error) string {
 		return "killed by " + ws.Signal().String()
 	}
 	return exit.String()
+}
+
+func signaled(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	ws, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled()
 }

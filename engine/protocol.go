@@ -23,6 +23,9 @@ type startMessage struct {
 	Args        map[string]any `json:"args"`
 }
 
+// typeGarbage stands in for a line that is no message; no worker sends it.
+const typeGarbage = "garbage"
+
 // message is anything that a worker sends.
 type message struct {
 	Type string `json:"type"`
@@ -64,29 +67,61 @@ type message struct {
 	Hint      string `json:"hint"`
 }
 
-// answerPrefixes begin the messages that come by the thousand, written so by workers: they are picked apart without a
-// JSON decoder, and only the body is checked.
-var answerPrefixes = [][]byte{[]byte(`{"type":"result","key":`), []byte(`{"type":"error","key":`)}
+// What begins the messages that come by the thousand, written so by workers: they are picked apart without a JSON
+// decoder, and only the body is checked.
+const (
+	resultPrefix = `{"type":"result","key":`
+	errorPrefix  = `{"type":"error","key":`
+)
 
-// parseMessage decodes one line of a worker. The body aliases the line.
+// parseMessage decodes one line of a worker. The body aliases the line. It is not checked if a JSON decoder refuses it:
+// an answer that cannot be read costs its request, not the worker.
 func parseMessage(line []byte) (message, error) {
-	for _, prefix := range answerPrefixes {
-		if m, ok := parseAnswer(line, prefix); ok {
-			return m, nil
-		}
+	answer, isAnswer := parseAnswer(line)
+	if isAnswer && answer.Body.IsValid() {
+		return answer, nil
 	}
 	var m message
-	if err := json.Unmarshal(line, &m, json.RejectUnknownMembers(false)); err != nil {
-		return m, fmt.Errorf("worker sent %.80q: %w", line, err)
+	err := json.Unmarshal(line, &m)
+	switch {
+	case err == nil && m.Type == "":
+		return m, fmt.Errorf("worker sent %.80q: no type", line)
+	case err == nil && m.Type == typeGarbage:
+		return message{}, nil
+	case err == nil:
+		return m, nil
+	case isAnswer:
+		return answer, nil
+	case isUnknown(line):
+		return message{}, nil
 	}
-	return m, nil
+	return m, fmt.Errorf("worker sent %.80q: %w", line, err)
 }
 
-// parseAnswer reads PREFIX KEY,"status":STATUS,"body":BODY}.
-func parseAnswer(line, prefix []byte) (message, bool) {
-	rest, ok := bytes.CutPrefix(line, prefix)
-	if !ok {
-		return message{}, false
+// isUnknown reports whether a line is a message of a type that this version does not know, whose members may be
+// anything.
+func isUnknown(line []byte) bool {
+	var m struct {
+		Type string `json:"type"`
+	}
+	if json.Unmarshal(line, &m) != nil {
+		return false
+	}
+	switch m.Type {
+	case "", "hello", "phase", "ready", "result", "error", "stats", "pong", "fatal":
+		return false
+	}
+	return true
+}
+
+// parseAnswer reads PREFIX KEY,"status":STATUS,"body":BODY}. Whether BODY is JSON is for the caller to find out.
+func parseAnswer(line []byte) (message, bool) {
+	rest, isResult := bytes.CutPrefix(line, []byte(resultPrefix))
+	if !isResult {
+		var isError bool
+		if rest, isError = bytes.CutPrefix(line, []byte(errorPrefix)); !isError {
+			return message{}, false
+		}
 	}
 	key, rest, ok := bytes.Cut(rest, []byte(`,"status":`))
 	if !ok {
@@ -97,12 +132,11 @@ func parseAnswer(line, prefix []byte) (message, bool) {
 		return message{}, false
 	}
 	k, err1 := strconv.ParseUint(string(key), 10, 64)
-	s, err2 := strconv.Atoi(string(status))
-	value := jsontext.Value(body[:len(body)-1])
-	if err1 != nil || err2 != nil || !value.IsValid() {
+	s, err2 := strconv.ParseUint(string(status), 10, 16)
+	if err1 != nil || err2 != nil {
 		return message{}, false
 	}
-	return message{Type: "result", Key: Key(k), Status: s, Body: value}, true
+	return message{Type: "result", Key: Key(k), Status: int(s), Body: jsontext.Value(body[:len(body)-1])}, true
 }
 
 // appendRequest writes a request message. The body goes as the user wrote it.
@@ -148,43 +182,36 @@ func appendCancel(dst []byte, keys []Key) []byte {
 
 // lineReader reads lines of any length.
 type lineReader struct {
-	r   io.Reader
-	buf []byte
-	end int // of what was read
-	pos int // of what was returned
+	r    io.Reader
+	buf  []byte
+	held int // bytes at the start of buf: a line that has not ended
 }
 
 // maxMessage bounds what a broken worker can make the daemon hold, in bytes.
 const maxMessage = 1 << 30
 
-// lines returns all complete lines that one read brought, without their ends. They are the caller's.
+// lines returns all complete lines that one read brought, without their ends. They are the caller's. What follows the
+// last line's end is lost at the end of r.
 func (l *lineReader) lines() ([][]byte, error) {
 	for {
-		n, err := l.fill()
+		if l.held == len(l.buf) {
+			l.buf = append(l.buf, make([]byte, max(1<<18, len(l.buf)))...)
+		}
+		n, err := l.r.Read(l.buf[l.held:])
 		if n == 0 && err != nil {
 			return nil, err
 		}
-		last := bytes.LastIndexByte(l.buf[l.pos:l.end], '\n')
-		if last < 0 {
-			if l.end-l.pos > maxMessage {
-				return nil, errors.New("worker sent a line that does not end")
-			}
-			continue
+		text := l.buf[:l.held+n]
+		last := bytes.LastIndexByte(text[l.held:], '\n') // what was held has none
+		l.held += n
+		if last >= 0 {
+			end := len(text) - n + last
+			lines := bytes.Split(bytes.Clone(text[:end]), []byte{'\n'})
+			l.held = copy(l.buf, text[end+1:])
+			return lines, nil
 		}
-		chunk := bytes.Clone(l.buf[l.pos : l.pos+last])
-		l.pos += last + 1
-		return bytes.Split(chunk, []byte{'\n'}), nil
+		if l.held > maxMessage {
+			return nil, errors.New("worker sent a line that does not end")
+		}
 	}
-}
-
-func (l *lineReader) fill() (int, error) {
-	copy(l.buf, l.buf[l.pos:l.end])
-	l.end -= l.pos
-	l.pos = 0
-	if l.end == len(l.buf) {
-		l.buf = append(l.buf, make([]byte, max(1<<18, len(l.buf)))...)
-	}
-	n, err := l.r.Read(l.buf[l.end:])
-	l.end += n
-	return n, err
 }

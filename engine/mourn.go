@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// minBackOff and maxBackOff bound the pause before another start; it doubles while workers die before they have work.
+	minBackOff = time.Second
+	maxBackOff = 5 * time.Minute
+	// quickRestart is the pause after a worker that was at work: isolating a poison request takes several deaths.
+	quickRestart = 100 * time.Millisecond
+)
+
+// explain makes one error of why a worker ended: what it said itself, else what was wrong with it, else how it ended.
+func (s *Supervisor) explain(cause error, e end) error {
+	var permanent *PermanentError
+	fatal := s.life.fatal
+	switch {
+	case errors.As(cause, &permanent):
+		return permanent
+	case fatal != nil && fatal.Permanent:
+		return &PermanentError{Message: fatal.Message, Hint: fatal.Hint}
+	case fatal != nil:
+		s.state.Hint = fatal.Hint
+		return errors.New(fatal.Message)
+	case !errors.Is(cause, errEnded) || !e.byItself:
+		return cause
+	case !s.life.greeted && !signaled(e.exit):
+		// Dead before its first word: the script itself does not run there.
+		return &PermanentError{
+			Message: fmt.Sprintf("the worker ended before it could say hello (%s): %s", exitText(e.exit), strings.Join(s.state.LogTail, " | ")),
+			Hint:    "run 'stoker doctor', or look at worker.log in the state folder",
+		}
+	}
+	return fmt.Errorf("the worker ended: %s", exitText(e.exit))
+}
+
+// mourn reports what a worker's end cost, and decides when the next one starts.
+func (s *Supervisor) mourn(err error) {
+	if len(s.inFlight) > 0 {
+		keys := slices.Sorted(maps.Keys(s.inFlight))
+		clear(s.inFlight)
+		s.pending = append(s.pending, Lost{Keys: keys, Blamed: true, Reason: err.Error()})
+	}
+	s.state.Reason = err.Error()
+	s.state.Running, s.state.Waiting, s.state.KVCache, s.state.OutputRate = 0, 0, 0, 0
+	var permanent *PermanentError
+	if errors.As(err, &permanent) {
+		s.state.Hint = permanent.Hint
+		s.enter(Failed)
+		s.o.Logger.Error().Str("reason", s.state.Reason).Str("hint", s.state.Hint).Msg("engine is down for good")
+		return
+	}
+	s.state.Restarts++
+	pause := s.nextPause()
+	s.enter(BackOff)
+	s.state.RetryAt = time.Now().Add(pause)
+	s.o.Logger.Warn().Str("reason", s.state.Reason).Strs("log", s.state.LogTail).Float64("retry_seconds", pause.Seconds()).Msg("engine died")
+}
+
+// nextPause decides how long to wait before the next start. It is random, so that machines that share a cause do not
+// share the load of all trying again.
+func (s *Supervisor) nextPause() time.Duration {
+	ready := s.state.State == Ready
+	if ready && (s.life.fed || time.Since(s.state.Since) > maxBackOff) {
+		s.backOff = 0
+	}
+	if ready && s.life.fed {
+		return quickRestart
+	}
+	s.backOff = min(max(2*s.backOff, minBackOff), maxBackOff)
+	return s.backOff/2 + rand.N(s.backOff/2+1)
+}
+
+// pause waits until the next start, for ever after a permanent failure.
+func (s *Supervisor) pause() {
+	ctx := s.ctx
+	if s.state.State == BackOff {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, s.state.RetryAt)
+		defer cancel()
+	}
+	s.attend(ctx.Done())
+}

@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+const (
+	pingEvery = 2 * time.Second
+	// silence is how long a worker may not answer pings. Its reader thread shares Python's lock with imports, which
+	// hold it for seconds at a time.
+	silence = 2 * time.Minute
+)
+
+// errEnded means that a worker is gone, or has closed its replies.
+var errEnded = errors.New("the worker closed its replies, but does not end")
+
+// serve feeds a worker until it dies, hangs or is to stop.
+func (s *Supervisor) serve(p *process) error {
+	tick := time.NewTicker(min(pingEvery, max(s.o.Hang/4, time.Millisecond), max(s.o.LoadStall/4, time.Millisecond)))
+	defer tick.Stop()
+	for {
+		out, next := s.outgoing()
+		select {
+		case out <- next:
+			s.pending = s.pending[1:]
+		case batch, open := <-p.messages:
+			if !open {
+				return errEnded
+			}
+			if err := s.receive(batch); err != nil {
+				return err
+			}
+		case <-p.exited: // something that it started may hold its replies open
+			return errEnded
+		case requests := <-s.submit:
+			s.feed(p, requests)
+		case keys := <-s.cancel:
+			s.forget(keys)
+			p.send(func(b []byte) []byte { return appendCancel(b, keys) })
+		case reply := <-s.status:
+			reply <- s.snapshot()
+		case <-tick.C:
+			if err := s.checkClocks(p); err != nil {
+				return err
+			}
+			p.send(func(b []byte) []byte { return append(b, "{\"type\":\"ping\",\"seq\":0}\n"...) })
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		}
+	}
+}
+
+func (s *Supervisor) feed(p *process, requests []Request) {
+	if s.state.State != Ready {
+		s.giveBack(requests)
+		return
+	}
+	s.life.fed = true
+	if len(s.inFlight) == 0 {
+		s.life.progressed = time.Now() // the hang clock starts with the first request
+	}
+	p.send(func(b []byte) []byte {
+		for _, r := range requests {
+			s.inFlight[r.Key] = struct{}{}
+			if r.Defaults != nil && !s.life.sent[r.Defaults.ID] {
+				s.life.sent[r.Defaults.ID] = true
+				b = appendDefaults(b, r.Defaults)
+			}
+			b = appendRequest(b, r)
+		}
+		return b
+	})
+}
+
+// receive takes all messages, and returns the first error that ends the worker.
+func (s *Supervisor) receive(batch []message) (end error) {
+	s.life.heard = time.Now()
+	var answers Answers
+	for i := range batch {
+		m := &batch[i]
+		if m.Type != "result" && m.Type != "error" {
+			if err := s.handle(m); end == nil {
+				end = err
+			}
+			continue
+		}
+		if _, ours := s.inFlight[m.Key]; ours {
+			delete(s.inFlight, m.Key)
+			answers = append(answers, Answer{Key: m.Key, Status: m.Status, Body: m.Body})
+		}
+	}
+	if len(answers) > 0 {
+		s.life.progressed = s.life.heard
+		s.pending = append(s.pending, answers)
+	}
+	return end
+}
+
+func (s *Supervisor) handle(m *message) error {
+	switch m.Type {
+	case "hello":
+		if m.Protocol != ProtocolVersion {
+			return &PermanentError{Message: fmt.Sprintf("the worker speaks protocol %d, stoker %d", m.Protocol, ProtocolVersion)}
+		}
+		s.life.greeted = true
+		s.state.Version, s.state.Untested = m.Version, m.Tested != nil && !*m.Tested
+	case "phase":
+		s.phase(m)
+	case "ready":
+		s.ready(m)
+	case "stats":
+		s.takeStats(m)
+	case "fatal":
+		s.life.fatal = m
+		return errors.New(m.Message)
+	case typeGarbage:
+		return errors.New(m.Message)
+	}
+	return nil
+}
+
+func (s *Supervisor) phase(m *message) {
+	s.life.progressed = s.life.heard
+	if m.Phase != s.state.Phase {
+		s.state.Phase, s.state.PhaseSince = m.Phase, s.life.heard
+		s.o.Logger.Info().Str("phase", m.Phase).Str("detail", m.Detail).Msg("engine is loading")
+	}
+	s.state.Detail = m.Detail
+}
+
+func (s *Supervisor) ready(m *message) {
+	s.enter(Ready)
+	s.state.Reason, s.state.Hint, s.state.LogTail, s.state.RetryAt = "", "", nil, time.Time{}
+	s.state.Model, s.state.MaxModelLen, s.state.MaxNumSeqs = m.Model, m.MaxModelLen, m.MaxNumSeqs
+	s.state.KVTokens, s.state.LoadSeconds = m.KVTokens, m.LoadSeconds
+	s.state.Capacity = s.o.InFlight
+	if s.state.Capacity == 0 {
+		s.state.Capacity = max(1, int(math.Ceil(1.25*float64(m.MaxNumSeqs))))
+	}
+	s.o.Logger.Info().Str("model", m.Model).Str("version", s.state.Version).Int("max_num_seqs", m.MaxNumSeqs).
+		Float64("load_seconds", m.LoadSeconds).Msg("engine is ready")
+	s.pending = append(s.pending, Capacity{InFlight: s.state.Capacity, Model: m.Model, Version: s.state.Version})
+}
+
+func (s *Supervisor) takeStats(m *message) {
+	l := &s.life
+	if m.Steps != l.stats.Steps || m.GenerationTokens != l.stats.GenerationTokens || m.PromptTokens != l.stats.PromptTokens {
+		l.progressed = l.heard
+	}
+	if seconds := l.heard.Sub(l.statsAt).Seconds(); !l.statsAt.IsZero() && seconds > 0 {
+		s.state.OutputRate = float64(m.GenerationTokens-l.stats.GenerationTokens) / seconds
+	}
+	l.stats, l.statsAt = *m, l.heard
+	s.state.Running, s.state.Waiting, s.state.KVCache = m.Running, m.Waiting, m.KVCache
+	s.state.PromptTokens, s.state.OutputTokens = m.PromptTokens, m.GenerationTokens
+}
+
+// checkClocks is the three clocks: liveness, stall while loading, hang with requests in flight.
+func (s *Supervisor) checkClocks(p *process) error {
+	now := time.Now()
+	if d := now.Sub(s.life.heard); d > silence {
+		return fmt.Errorf("the worker has not answered for %s", d.Round(time.Second))
+	}
+	last := s.life.progressed
+	if s.state.State == Loading {
+		if out := p.tail.lastOutput(); out.After(last) {
+			last = out
+		}
+		if d := now.Sub(last); d > s.o.LoadStall {
+			return fmt.Errorf("loading stalled: no sign of progress for %s (engine.load_stall)", d.Round(time.Second))
+		}
+		return nil
+	}
+	if d := now.Sub(last); len(s.inFlight) > 0 && d > s.o.Hang {
+		return fmt.Errorf("the engine hangs: %d requests in flight and no token for %s (engine.hang)", len(s.inFlight), d.Round(time.Second))
+	}
+	return nil
+}
