@@ -226,7 +226,7 @@ func (d *Daemon) Running() <-chan struct{} { return d.running }
 
 // start opens the socket, sweeps what a former life left and hands over the batches that have not ended.
 func (d *Daemon) start() error {
-	if n, err := engine.Sweep(d.store.Instance()); err != nil {
+	if n, err := engine.Sweep(d.store.Instance(), d.store.Dir()); err != nil {
 		return err
 	} else if n > 0 {
 		d.o.Logger.Warn().Int("processes", n).Msg("killed workers that a former life left behind")

@@ -84,7 +84,7 @@ func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, erro
 	if err != nil {
 		return nil, err
 	}
-	if left := engine.Leftovers(o.store.Instance()); len(left) > 0 {
+	if left := engine.Leftovers(o.store.Instance(), o.store.Dir()); len(left) > 0 {
 		report.Findings = append(report.Findings, store.Finding{
 			Invariant: store.OneEngine, Message: fmt.Sprintf("no daemon runs, but processes %v of its worker do", left),
 		})

@@ -1,10 +1,6 @@
 package dispatch
 
-import (
-	"errors"
-
-	"stoker/store"
-)
+import "stoker/store"
 
 // commitResult is what a commit in the background came to.
 type commitResult struct {
@@ -35,15 +31,11 @@ func (d *Dispatcher) commit() error {
 // gather takes down the progress of the batches that have news.
 func (d *Dispatcher) gather() (commitResult, error) {
 	var result commitResult
-	var used store.Engine
-	if d.capacity.InFlight > 0 {
-		used = store.Engine{Kind: d.o.EngineKind, Version: d.capacity.Version, Model: d.capacity.Model}
-	}
 	for _, r := range d.runs {
 		if !r.dirty {
 			continue
 		}
-		c, err := r.batch.Checkpoint(used)
+		c, err := r.batch.Checkpoint(r.engine)
 		if err := d.patient(err); err != nil {
 			return result, err
 		}
@@ -101,5 +93,5 @@ func (d *Dispatcher) lastCommit() error {
 	if err != nil || len(result.checkpoints) == 0 {
 		return err
 	}
-	return errors.Join(err, d.o.Store.Commit(result.checkpoints))
+	return d.o.Store.Commit(result.checkpoints)
 }

@@ -54,18 +54,22 @@ type Dispatcher struct {
 
 	// Only used by the goroutine of Run.
 	capacity    engine.Capacity
-	runs        []*run   // open batches, oldest first
-	waiting     []string // ids of batches beyond maxOpen
+	engine      store.Engine // what answered last
+	runs        []*run       // open batches, oldest first
+	waiting     []string     // ids of batches beyond maxOpen
+	unreadable  []Unreadable
 	flights     map[engine.Key]*flight
 	flightBytes int
+	flightLimit int // of flightBytes; one request may exceed it
 	nextKey     engine.Key
 	turns       uint64
 	isolation   isolation
 	committing  bool
 	committed   chan commitResult
 	commitAgain bool
-	uncommitted int // journal bytes
-	full        error
+	uncommitted int   // journal bytes
+	full        error // why nothing can be written now
+	waitsFull   bool  // for space; it was said
 	draining    bool
 	busy        bool // more work than one round does was found
 	totals      Totals
@@ -90,9 +94,10 @@ type run struct {
 	defaults *engine.Defaults
 	retry    []*flight // to be submitted before new requests
 	inFlight int
-	turn     uint64 // when it was last served
-	dirty    bool   // has records that no commit covers
-	ended    bool   // Next has no more requests
+	engine   store.Engine // what answered it last, in this life
+	turn     uint64       // when it was last served
+	dirty    bool         // has records that no commit covers
+	ended    bool         // Next has no more requests
 	meter    meter
 }
 
@@ -111,7 +116,7 @@ func New(o Options) *Dispatcher {
 	return &Dispatcher{
 		o: o, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
 		drain: make(chan time.Duration, 2), done: make(chan struct{}), committed: make(chan commitResult, 1),
-		flights: map[engine.Key]*flight{},
+		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes,
 	}
 }
 
@@ -127,7 +132,10 @@ func (d *Dispatcher) Admit(r *store.Record) {
 func (d *Dispatcher) Reopen(b *store.Batch) {
 	select {
 	case d.reopened <- b:
-	case <-d.done:
+	case <-d.done: // the next start runs it again
+		if err := b.Close(); err != nil {
+			d.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("close batch")
+		}
 	}
 }
 
@@ -159,8 +167,6 @@ func (d *Dispatcher) Run() error {
 }
 
 func (d *Dispatcher) loop() error {
-	always := make(chan struct{})
-	close(always)
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
 	var deadline <-chan time.Time
@@ -174,44 +180,44 @@ func (d *Dispatcher) loop() error {
 		if err := d.flush(); err != nil {
 			return err
 		}
-		var again <-chan struct{}
-		if d.busy {
-			again = always
-		}
+		var err error
 		select {
 		case ev, open := <-d.o.Engine.Events():
 			if !open {
 				return nil
 			}
-			if err := d.receive(ev); err != nil {
-				return err
-			}
+			err = d.receive(ev)
 		case r := <-d.admitted:
-			if err := d.admit(r); err != nil {
-				return err
-			}
+			err = d.admit(r)
 		case b := <-d.reopened:
-			if err := d.add(b); err != nil {
-				return err
-			}
+			err = d.add(b)
 		case r := <-d.committed:
-			if err := d.afterCommit(r); err != nil {
-				return err
-			}
+			err = d.afterCommit(r)
 		case f := <-d.calls:
 			f()
 		case <-tick.C:
-			if err := d.tick(); err != nil {
-				return err
-			}
+			err = d.tick()
 		case limit := <-d.drain:
 			d.draining = true
 			deadline = time.After(limit)
 		case <-deadline:
 			return nil
-		case <-again:
+		case <-d.again():
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+// again fires at once if there is more to do than one round does.
+func (d *Dispatcher) again() <-chan struct{} {
+	if !d.busy {
+		return nil
+	}
+	now := make(chan struct{})
+	close(now)
+	return now
 }
 
 func (d *Dispatcher) tick() error {
@@ -219,7 +225,14 @@ func (d *Dispatcher) tick() error {
 		r.meter.tick(r.batch.Progress().Records())
 	}
 	d.full = nil // try again whether there is space
-	return d.commit()
+	if err := d.commit(); err != nil {
+		return err
+	}
+	if d.waitsFull && d.full == nil {
+		d.waitsFull = false
+		d.o.Logger.Info().Msg("state folder has space again")
+	}
+	return nil
 }
 
 func (d *Dispatcher) admit(r *store.Record) error {
@@ -230,10 +243,13 @@ func (d *Dispatcher) admit(r *store.Record) error {
 	return d.open(r.ID)
 }
 
+// open opens a batch. One that cannot be read costs itself: it stays as it is, and the next start tries again.
 func (d *Dispatcher) open(id string) error {
 	b, err := d.o.Store.OpenBatch(id)
 	if err != nil {
-		return err
+		d.o.Logger.Error().Err(err).Str("batch", id).Msg("batch cannot be opened; leaving it out")
+		d.unreadable = append(d.unreadable, Unreadable{ID: id, Reason: err.Error()})
+		return nil
 	}
 	log := d.o.Logger.Info().Str("batch", id).Str("name", b.Meta.Name.String()).Uint32("requests", b.Meta.Requests)
 	if rec := b.Recovered; b.Record.State != store.Validating {
@@ -274,6 +290,9 @@ func (d *Dispatcher) receive(ev engine.Event) error {
 	switch ev := ev.(type) {
 	case engine.Capacity:
 		d.capacity = ev
+		if ev.InFlight > 0 {
+			d.engine = store.Engine{Kind: d.o.EngineKind, Version: ev.Version, Model: ev.Model}
+		}
 	case engine.Answers:
 		for _, a := range ev {
 			if err := d.answer(a); err != nil {
@@ -291,9 +310,6 @@ func (d *Dispatcher) receive(ev engine.Event) error {
 // flush hands what was recorded to the operating system, so that the death of this process does not lose it.
 func (d *Dispatcher) flush() error {
 	for _, r := range d.runs {
-		if !r.dirty {
-			continue
-		}
 		if err := d.patient(r.batch.Flush()); err != nil {
 			return err
 		}
@@ -307,9 +323,9 @@ func (d *Dispatcher) patient(err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	if d.full == nil {
+	if !d.waitsFull {
 		d.o.Logger.Error().Err(err).Msg("state folder is full; waiting for space")
 	}
-	d.full = err
+	d.full, d.waitsFull = err, true
 	return nil
 }

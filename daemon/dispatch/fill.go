@@ -43,19 +43,34 @@ func (d *Dispatcher) share(out *[]engine.Request) error {
 	for round := 0; round < maxRound; {
 		free := d.capacity.InFlight - len(d.flights)
 		ready := d.ready()
-		if free <= 0 || len(ready) == 0 || d.flightBytes >= maxFlightBytes {
+		if free <= 0 || len(ready) == 0 || d.flightBytes >= d.flightLimit {
 			return nil
 		}
-		for _, r := range ready[:min(free, len(ready))] {
-			n, err := d.serve(r, max(1, free/len(ready)), maxRound-round, out)
+		k, n := portion(ready, free)
+		for _, r := range ready[:k] {
+			lines, err := d.serve(r, n, maxRound-round, out)
 			if err != nil {
 				return err
 			}
-			round += max(n, 1)
+			round += max(lines, 1)
 		}
 	}
 	d.busy = true
 	return nil
+}
+
+// portion decides that the first k batches get n places each: those that hold the fewest, until they hold as many as
+// the next ones.
+func portion(ready []*run, free int) (k, n int) {
+	fewest := ready[0].inFlight
+	for k = 1; k < len(ready) && ready[k].inFlight == fewest; {
+		k++
+	}
+	n = max(1, free/k)
+	if k < len(ready) {
+		n = min(n, ready[k].inFlight-fewest)
+	}
+	return min(k, free), n
 }
 
 // ready returns the batches that have requests to submit, those that hold the fewest places first.
@@ -82,7 +97,7 @@ func (r *run) foreignModel(model string) bool {
 func (d *Dispatcher) serve(r *run, n, limit int, out *[]engine.Request) (lines int, err error) {
 	d.turns++
 	r.turn = d.turns
-	for n > 0 && lines < limit && d.flightBytes < maxFlightBytes {
+	for n > 0 && lines < limit && d.flightBytes < d.flightLimit {
 		f, ok, err := d.nextFlight(r)
 		if err != nil {
 			return lines, err

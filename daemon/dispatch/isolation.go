@@ -22,6 +22,9 @@ const aloneDeaths = 2
 
 func (i *isolation) active() bool { return i.trying || len(i.groups) > 0 }
 
+// first puts groups before all others.
+func (i *isolation) first(groups ...[]*flight) { i.groups = append(groups, i.groups...) }
+
 // next submits the next group once the one before has landed.
 func (i *isolation) next(d *Dispatcher, out *[]engine.Request) {
 	if len(d.flights) > 0 || d.capacity.InFlight == 0 {
@@ -49,7 +52,7 @@ func (d *Dispatcher) lose(lost engine.Lost) error {
 		}
 	}
 	if !lost.Blamed {
-		d.putBack(flights)
+		d.takeBack(flights)
 		return nil
 	}
 	d.o.Logger.Warn().Int("requests", len(flights)).Str("reason", lost.Reason).Msg("requests in flight run again")
@@ -72,6 +75,16 @@ func (d *Dispatcher) lose(lost engine.Lost) error {
 	}
 	d.putBack(others)
 	return d.halve(suspects)
+}
+
+// takeBack takes requests that never reached the engine. A group of suspects stays one.
+func (d *Dispatcher) takeBack(flights []*flight) {
+	if d.isolation.trying && len(flights) > 0 {
+		d.isolation.trying = false
+		d.isolation.first(flights)
+		return
+	}
+	d.putBack(flights)
 }
 
 // putBack makes requests run again, before the batch's next ones.
@@ -103,11 +116,11 @@ func (d *Dispatcher) halve(group []*flight) error {
 	case len(group) == 1 && group[0].alone >= aloneDeaths:
 		return d.giveUp(group[0])
 	case len(group) == 1:
-		d.isolation.groups = append([][]*flight{group}, d.isolation.groups...)
+		d.isolation.first(group)
 		return nil
 	}
 	half := (len(group) + 1) / 2
-	d.isolation.groups = append([][]*flight{group[:half:half], group[half:]}, d.isolation.groups...)
+	d.isolation.first(group[:half:half], group[half:])
 	return nil
 }
 

@@ -1,9 +1,13 @@
 package dispatch
 
 import (
+	"fmt"
 	"math"
+	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"stoker/engine"
 	"stoker/store"
@@ -17,12 +21,16 @@ func (d *Dispatcher) answer(a engine.Answer) error {
 		return nil
 	}
 	r := f.run
-	if a.Status != 200 {
+	r.engine = d.engine
+	switch {
+	case a.Status < 200 || a.Status > 599:
+		return d.recordFailure(r, f.seq, &f.req.Ref, badGateway(fmt.Sprintf("the engine answered with status %d", a.Status)))
+	case a.Status != 200:
 		return d.recordFailure(r, f.seq, &f.req.Ref, batchfile.Failure{Status: a.Status, Body: a.Body})
 	}
 	line, info, err := d.encoder.AppendOutput(d.line[:0], &f.req, batchfile.RequestID(r.id, f.req.Line), requestID(r.id, f.req.Line), a.Body)
 	if err != nil {
-		return d.recordFailure(r, f.seq, &f.req.Ref, batchfile.Failure{Status: 502, Body: malformed(err)})
+		return d.recordFailure(r, f.seq, &f.req.Ref, badGateway("the engine's response cannot be read: "+err.Error()))
 	}
 	d.line = line
 	return d.record(r, store.Frame{
@@ -65,9 +73,12 @@ func requestID(batch string, line int64) string {
 	return "req_" + strings.TrimPrefix(batch, "batch_") + "_" + strconv.FormatInt(line, 10)
 }
 
-func malformed(err error) []byte {
-	message := strconv.Quote("the engine's response cannot be read: " + err.Error())
-	return []byte(`{"error":{"message":` + message + `,"type":"BadGatewayError","param":null,"code":502}}`)
+// badGateway is the failure of a request that the engine answered, but not so that it is of use.
+func badGateway(message string) batchfile.Failure {
+	body := append([]byte(nil), `{"error":{"message":`...)
+	body, _ = jsontext.AppendQuote(body, message) // what is not UTF-8 becomes U+FFFD
+	body = append(body, `,"type":"BadGatewayError","param":null,"code":502}}`...)
+	return batchfile.Failure{Status: http.StatusBadGateway, Body: body}
 }
 
 func clamp(n int64) uint32 { return uint32(max(0, min(n, math.MaxUint32))) }

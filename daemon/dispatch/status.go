@@ -1,15 +1,26 @@
 package dispatch
 
-import "stoker/store"
+import (
+	"slices"
+
+	"stoker/store"
+)
 
 // Snapshot is the dispatcher as people see it.
 type Snapshot struct {
-	Running   []Running `json:"running"`
-	Waiting   []string  `json:"waiting"` // ids of accepted batches that wait for others to end
-	InFlight  int       `json:"in_flight"`
-	Isolating bool      `json:"isolating"` // suspects of an engine crash run by themselves
-	Full      string    `json:"full,omitempty"`
-	Totals    Totals    `json:"totals"`
+	Running    []Running    `json:"running"`
+	Waiting    []string     `json:"waiting"` // ids of accepted batches that wait for others to end
+	Unreadable []Unreadable `json:"unreadable,omitempty"`
+	InFlight   int          `json:"in_flight"`
+	Isolating  bool         `json:"isolating"` // suspects of an engine crash run by themselves
+	Full       string       `json:"full,omitempty"`
+	Totals     Totals       `json:"totals"`
+}
+
+// Unreadable is a batch whose folder in the state is damaged, so that it cannot go on.
+type Unreadable struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
 }
 
 // Running is an open batch.
@@ -42,7 +53,7 @@ func (d *Dispatcher) Snapshot() Snapshot {
 func (d *Dispatcher) snapshot() Snapshot {
 	s := Snapshot{
 		Running: make([]Running, 0, len(d.runs)), Waiting: append([]string{}, d.waiting...),
-		InFlight: len(d.flights), Isolating: d.isolation.active(), Totals: d.totals,
+		Unreadable: slices.Clone(d.unreadable), InFlight: len(d.flights), Isolating: d.isolation.active(), Totals: d.totals,
 	}
 	if d.full != nil {
 		s.Full = d.full.Error()

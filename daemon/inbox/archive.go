@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -20,13 +19,19 @@ import (
 // archiveEnded moves the inputs of ended batches out of .processing. What cannot be moved now is tried again.
 func (in *Inbox) archiveEnded() {
 	left := in.archive[:0]
+	problem := ""
 	for _, r := range in.archive {
 		if err := in.archiveOne(r); err != nil {
-			in.o.Logger.Warn().Err(err).Str("batch", r.ID).Msg("cannot archive; trying again")
+			problem = err.Error()
 			left = append(left, r)
 		}
 	}
+	clear(in.archive[len(left):])
 	in.archive = left
+	if problem != "" && problem != in.archiveProblem { // once, not each time
+		in.o.Logger.Warn().Str("error", problem).Int("inputs", len(left)).Msg("cannot archive; trying again")
+	}
+	in.archiveProblem = problem
 }
 
 func (in *Inbox) archiveOne(r *store.Record) error {
@@ -34,8 +39,9 @@ func (in *Inbox) archiveOne(r *store.Record) error {
 	if r.State == store.Failed {
 		folder = "failed"
 	}
-	to, err := in.move(in.claimPath(r.ID, r.Input.Name), folder, r.Queue, r.Input.Name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a missing one was moved before a crash, or taken away
+	from := in.claimPath(r.ID, r.Input.Name)
+	to, err := in.move(from, folder, r.Queue, r.Input.Name)
+	if err != nil && !in.isGone(r.ID, r.Input.Name) { // one that is gone was moved before a crash, or taken away
 		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
 	}
 	faults.Crash("archive.moved")
@@ -59,6 +65,9 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, 
 	}
 	for n := 1; ; n++ {
 		to := filepath.Join(dir, numbered(string(name), n))
+		if _, err := os.Lstat(noteBeside(to)); err == nil {
+			continue // x.jsonl and x.jsonl.gz would share a note
+		}
 		err := durable.Move(from, to)
 		if !errors.Is(err, fs.ErrExist) {
 			return to, err
@@ -70,28 +79,43 @@ func numbered(name string, n int) string {
 	if n == 1 {
 		return name
 	}
-	at := strings.LastIndex(strings.ToLower(name), ".jsonl")
-	return name[:at] + "~" + strconv.Itoa(n) + name[at:]
+	stem, suffix := splitName(name)
+	suffix = "~" + strconv.Itoa(n) + suffix
+	return store.CutName(stem, len(suffix)) + suffix
 }
 
-// setAside moves a duplicate away, with a note that names the batch that it is one of.
-func (in *Inbox) setAside(c *claim, of string) {
-	to, err := in.move(in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
-	if err == nil {
-		err = in.noteDuplicate(to, c, of)
+// setAside is how far a duplicate is on its way out.
+type setAside struct {
+	of    string // the batch that it is one of
+	moved string // where it is now; "" while it is claimed
+}
+
+// finishSetAside moves a duplicate away, with a note that names the batch that it is one of. What fails is done again
+// later, without the rest.
+func (in *Inbox) finishSetAside(c *claim) {
+	d := c.duplicate
+	if d.moved == "" {
+		to, err := in.move(in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
+		if err != nil && in.isGone(c.id, c.name) {
+			in.release(c)
+			return
+		}
+		if err != nil {
+			in.retry(c, err)
+			return
+		}
+		d.moved = to
 	}
-	if err != nil {
-		c.reason, c.due = err.Error(), c.due.Add(maxRetry)
-		in.o.Logger.Warn().Err(err).Str("name", c.name.String()).Msg("cannot set duplicate aside; trying again")
+	if err := in.noteDuplicate(c); err != nil {
+		in.retry(c, err)
 		return
 	}
-	in.o.Logger.Info().Str("name", c.name.String()).Str("batch", of).Msg("same file as a batch that has not ended; set aside")
-	delete(in.claims, c.id)
-	in.dropClaimDir(c.id)
+	in.o.Logger.Info().Str("name", c.name.String()).Str("batch", d.of).Msg("same file as a batch that has not ended; set aside")
+	in.release(c)
 }
 
-func (in *Inbox) noteDuplicate(moved string, c *claim, of string) error {
-	stem, _, _ := store.SplitInputName(filepath.Base(moved))
+func (in *Inbox) noteDuplicate(c *claim) error {
+	of := c.duplicate.of
 	note := struct {
 		SchemaVersion int            `json:"schema_version"`
 		Name          store.FileName `json:"name"`
@@ -103,5 +127,11 @@ func (in *Inbox) noteDuplicate(moved string, c *claim, of string) error {
 	if err != nil {
 		return fmt.Errorf("encode duplicate note: %w", err)
 	}
-	return durable.WriteFile(filepath.Join(filepath.Dir(moved), stem+store.SuffixDuplicate), append(b, '\n'), 0o664)
+	return durable.WriteFile(noteBeside(c.duplicate.moved), append(b, '\n'), 0o664)
+}
+
+// noteBeside is the name of a duplicate's note.
+func noteBeside(path string) string {
+	stem, _, _ := store.SplitInputName(filepath.Base(path))
+	return filepath.Join(filepath.Dir(path), stem+store.SuffixDuplicate)
 }

@@ -22,10 +22,12 @@ type claim struct {
 	name      store.FileName
 	since     time.Time // it was claimed, or changed after that
 	print     fingerprint
-	due       time.Time // when to try to admit it, or to try again
+	due       time.Time // when to go on with it
+	synced    bool      // the rename is durable
 	admitting bool
 	complete  bool // nothing more is expected of it
-	tries     int
+	duplicate *setAside
+	tries     int // that failed, one after another
 	reason    string
 }
 
@@ -49,52 +51,54 @@ func (in *Inbox) takeReady() {
 	})
 	for _, k := range ready {
 		f := in.files[k]
-		id, err := in.claim(k, f)
-		if err != nil {
+		c, err := in.claim(k, f)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			f.wait("cannot be claimed: " + reasonOf(err))
 			in.o.Logger.Warn().Err(err).Str("name", k.name.String()).Msg("cannot claim")
 			continue
 		}
 		delete(in.files, k)
-		if id != "" {
-			in.claims[id] = &claim{id: id, queue: k.queue, name: k.name, since: time.Now(), print: f.print, complete: f.tail, reason: "being copied"}
+		if c != nil {
+			in.claims[c.id] = c
 		}
 	}
 }
 
-// claim renames a file into .processing and makes that durable. The id is empty if it was not the file that was watched.
-func (in *Inbox) claim(k fileKey, f *file) (id string, err error) {
-	id = store.NewID()
-	dir := filepath.Join(in.processing(), id)
-	if err := durable.MkdirAll(dir, 0o775); err != nil {
-		return "", err
+// claim renames a file into .processing. The claim is nil if it was not the file that was watched.
+func (in *Inbox) claim(k fileKey, f *file) (*claim, error) {
+	c := &claim{id: store.NewID(), queue: k.queue, name: k.name, since: time.Now(), print: f.print, complete: f.tail, reason: "being copied"}
+	if err := in.makeClaimDir(c); err != nil {
+		in.dropClaimDir(c.id)
+		return nil, err
 	}
-	if k.queue != "" {
-		if err := durable.WriteFile(filepath.Join(dir, queueFile), []byte(k.queue), 0o664); err != nil {
-			return "", err
-		}
-	}
-	from, to := in.path(k), in.claimPath(id, k.name)
+	from, to := in.path(k), in.claimPath(c.id, c.name)
 	if err := durable.Rename(from, to); err != nil {
-		in.dropClaimDir(id)
-		return "", err
+		in.dropClaimDir(c.id)
+		return nil, err
 	}
 	faults.Crash("claim.renamed")
-	if same, err := in.isWatched(to, f); err != nil || !same {
-		// Somebody replaced it since it was looked at: it goes back and is watched anew.
-		return "", errors.Join(err, durable.Move(to, from), os.RemoveAll(dir))
+	if same, err := in.isWatched(to, f); err == nil && same {
+		return c, nil
 	}
-	if !faults.Planted("claim-not-synced") {
-		if err := durable.SyncDir(dir); err != nil {
-			return "", err
-		}
-		if err := durable.SyncDir(filepath.Dir(from)); err != nil {
-			return "", err
-		}
+	// Somebody replaced it since it was looked at: it goes back and is watched anew.
+	if err := durable.Rename(to, from); err == nil {
+		in.dropClaimDir(c.id)
+		return nil, nil
 	}
-	faults.Crash("claim.synced")
-	in.removeSidecars(k)
-	return id, nil
+	// There is another one by now. This one is watched where it is.
+	c.print, c.complete = fingerprint{}, false
+	return c, nil
+}
+
+func (in *Inbox) makeClaimDir(c *claim) error {
+	dir := filepath.Join(in.processing(), c.id)
+	if err := durable.MkdirAll(dir, 0o775); err != nil {
+		return err
+	}
+	if c.queue == "" {
+		return nil
+	}
+	return durable.WriteFile(filepath.Join(dir, queueFile), []byte(c.queue), 0o664)
 }
 
 func (in *Inbox) isWatched(path string, f *file) (bool, error) {
@@ -105,9 +109,30 @@ func (in *Inbox) isWatched(path string, f *file) (bool, error) {
 	return st.Mode().IsRegular() && fingerprintOf(st).equal(f.print), nil
 }
 
+// sync makes a claim's rename durable.
+func (in *Inbox) sync(c *claim) error {
+	if c.synced || faults.Planted("claim-not-synced") {
+		return nil
+	}
+	if err := durable.SyncDir(filepath.Join(in.processing(), c.id)); err != nil {
+		return err
+	}
+	// A queue's folder that was removed since has no name left to be synced.
+	if err := durable.SyncDir(filepath.Join(in.o.Dir, c.queue)); ignoreMissing(err) != nil {
+		return err
+	}
+	c.synced = true
+	faults.Crash("claim.synced")
+	in.removeSidecars(fileKey{c.queue, c.name})
+	return nil
+}
+
 func (in *Inbox) removeSidecars(k fileKey) {
 	if in.o.Ready != ReadySidecar {
 		return
+	}
+	if _, err := os.Lstat(in.path(k)); err == nil {
+		return // it announces another file of this name by now
 	}
 	for _, path := range in.sidecars(k) {
 		if err := ignoreMissing(os.Remove(path)); err != nil {
@@ -123,24 +148,59 @@ type admission struct {
 	err    error
 }
 
-// admitClaims starts the admissions that are due.
+// admitClaims goes on with the claims that are due.
 func (in *Inbox) admitClaims(ctx context.Context) {
 	for _, c := range in.sortedClaims() {
 		if in.admitting >= maxAdmissions || ctx.Err() != nil {
 			return
 		}
-		if c.admitting || time.Now().Before(c.due) {
-			continue
+		switch {
+		case c.admitting || time.Now().Before(c.due):
+		case c.duplicate != nil:
+			in.finishSetAside(c)
+		case in.isReady(c):
+			in.admit(ctx, c)
 		}
-		c.admitting = true
-		in.admitting++
-		c.reason = "being copied"
-		a := in.admissionOf(c)
-		go func() {
-			r, err := in.o.Store.Admit(ctx, a)
-			in.results <- admission{c, r, err}
-		}()
 	}
+}
+
+// isReady reports whether a claimed file may be copied: its claim is durable, and it did not change since it was last
+// looked at. A writer that still has it open is waited for, rather than copied after time and again.
+func (in *Inbox) isReady(c *claim) bool {
+	if err := in.sync(c); err != nil {
+		in.retry(c, err)
+		return false
+	}
+	st, err := os.Lstat(in.claimPath(c.id, c.name))
+	if err == nil && !st.Mode().IsRegular() {
+		in.retry(c, errors.New("not a regular file"))
+		return false
+	}
+	if err == nil && !c.see(st) {
+		c.reason, c.due = "is still written to", time.Now().Add(max(in.o.Settle, debounce))
+		return false
+	}
+	return true // an error is the admission's to tell
+}
+
+// see compares a claimed file with what was seen of it before, and reports whether it is the same.
+func (c *claim) see(st fs.FileInfo) bool {
+	p := fingerprintOf(st)
+	if p.equal(c.print) {
+		return true
+	}
+	c.print, c.since, c.complete = p, time.Now(), false
+	return false
+}
+
+func (in *Inbox) admit(ctx context.Context, c *claim) {
+	c.admitting, c.reason = true, "being copied"
+	in.admitting++
+	a := in.admissionOf(c)
+	go func() {
+		r, err := in.o.Store.Admit(ctx, a)
+		in.results <- admission{c, r, err}
+	}()
 }
 
 // sortedClaims returns the claims in the order in which they were made.
@@ -163,6 +223,14 @@ func (in *Inbox) admissionOf(c *claim) store.Admission {
 // maxRetry bounds the pause between two tries to admit a file.
 const maxRetry = time.Minute
 
+// retry puts a claim off after a fault, longer each time.
+func (in *Inbox) retry(c *claim, err error) {
+	c.tries++
+	c.reason = err.Error()
+	c.due = time.Now().Add(min(time.Second<<min(c.tries, 6), maxRetry))
+	in.o.Logger.Warn().Err(err).Str("batch", c.id).Str("name", c.name.String()).Msg("cannot go on with a claimed file; trying again")
+}
+
 // admitted deals with the end of an admission.
 func (in *Inbox) admitted(a admission) {
 	c := a.claim
@@ -174,31 +242,32 @@ func (in *Inbox) admitted(a admission) {
 		delete(in.claims, c.id)
 		in.o.Admitted(a.record)
 	case errors.As(a.err, &duplicate):
-		in.setAside(c, duplicate.Of)
+		c.duplicate = &setAside{of: duplicate.Of}
+		in.finishSetAside(c)
 	case errors.Is(a.err, store.ErrTruncated), errors.Is(a.err, store.ErrNoNewline):
 		in.awaitRest(c, a.err)
 	case errors.Is(a.err, store.ErrChanged):
-		c.reason, c.due = "is still written to", time.Now().Add(in.o.Settle)
-	case errors.Is(a.err, fs.ErrNotExist) && in.isGone(c):
+		c.reason, c.due = "is still written to", time.Now().Add(max(in.o.Settle, debounce))
+	case errors.Is(a.err, fs.ErrNotExist) && in.isGone(c.id, c.name):
 		in.o.Logger.Warn().Str("batch", c.id).Str("name", c.name.String()).Msg("somebody took a claimed file away")
-		delete(in.claims, c.id)
-		in.dropClaimDir(c.id)
+		in.release(c)
 	case errors.Is(a.err, context.Canceled): // the daemon stops; the next start goes on
 	default:
-		c.tries++
-		c.reason = a.err.Error()
-		c.due = time.Now().Add(min(time.Second<<min(c.tries, 6), maxRetry))
-		in.o.Logger.Warn().Err(a.err).Str("batch", c.id).Msg("cannot admit; trying again")
+		in.retry(c, a.err)
 	}
 }
 
-// awaitRest gives a compressed file that ends early the time that an uncompressed one gets for its last newline, counted
-// from its last change.
+// release forgets a claim whose file has left .processing.
+func (in *Inbox) release(c *claim) {
+	delete(in.claims, c.id)
+	in.dropClaimDir(c.id)
+}
+
+// awaitRest gives a file that ends early the time that one in the inbox gets for its last newline, counted from its last
+// change.
 func (in *Inbox) awaitRest(c *claim, cause error) {
 	if st, err := os.Lstat(in.claimPath(c.id, c.name)); err == nil {
-		if p := fingerprintOf(st); !p.equal(c.print) {
-			c.print, c.since = p, time.Now()
-		}
+		c.see(st)
 	}
 	quiet := time.Since(c.since)
 	c.complete = quiet >= in.o.TailGrace
@@ -206,13 +275,32 @@ func (in *Inbox) awaitRest(c *claim, cause error) {
 	c.reason = fmt.Sprintf("%v; waiting for the rest", errors.Unwrap(cause))
 }
 
-func (in *Inbox) isGone(c *claim) bool {
-	_, err := os.Lstat(in.claimPath(c.id, c.name))
-	return errors.Is(err, fs.ErrNotExist)
+// isGone reports whether a claimed file was taken away. While the inbox itself is missing, because a share is not
+// mounted, nobody knows.
+func (in *Inbox) isGone(id string, name store.FileName) bool {
+	_, err := os.Lstat(in.claimPath(id, name))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	_, err = os.Lstat(in.processing())
+	return err == nil
 }
 
-// Changed reports whether a batch's claimed input is no longer what its snapshot was made of.
+// changedTimeout bounds how long a hung share holds up whoever asks for a change.
+const changedTimeout = 5 * time.Second
+
+// Changed reports whether a batch's claimed input is no longer what its snapshot was made of. A file that cannot be
+// looked at in time counts as unchanged.
 func (in *Inbox) Changed(r *store.Record) bool {
-	st, err := os.Lstat(in.claimPath(r.ID, r.Input.Name))
-	return err == nil && (st.Size() != r.Input.Bytes || st.ModTime().UnixNano() != r.Input.ModTime)
+	changed := make(chan bool, 1)
+	go func() {
+		st, err := os.Lstat(in.claimPath(r.ID, r.Input.Name))
+		changed <- err == nil && (st.Size() != r.Input.Bytes || st.ModTime().UnixNano() != r.Input.ModTime)
+	}()
+	select {
+	case c := <-changed:
+		return c
+	case <-time.After(changedTimeout):
+		return false
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"stoker/store"
-	"stoker/store/durable"
 )
 
 // Options are what an Inbox needs. Durations are as in the configuration's [inbox].
@@ -54,22 +52,24 @@ const maxAdmissions = 2
 
 // Inbox owns the inbox and the archive, in the goroutine of Run.
 type Inbox struct {
-	o     Options
-	ended chan *store.Record
-	done  chan struct{}
+	o    Options
+	wake chan struct{} // something has ended
 
 	// Only used by the goroutine of Run.
-	files     map[fileKey]*file
-	ignored   []Waiting
-	foreign   []Foreign
-	claims    map[string]*claim // by batch id, until admitted
-	admitting int
-	results   chan admission
-	archive   []*store.Record // ended batches whose input is to leave .processing
-	watch     *watcher
+	files          map[fileKey]*file
+	ignored        []Waiting
+	foreign        []Foreign
+	claims         map[string]*claim // by batch id, until admitted
+	admitting      int
+	results        chan admission
+	known          map[string]bool // claims that are batches by now, as of the last look
+	archive        []*store.Record // ended batches whose input is to leave .processing
+	watch          *watcher
+	archiveProblem string
 
 	mu     sync.Mutex
 	status Status
+	ended  []*store.Record
 }
 
 // Status is the inbox as people see it.
@@ -102,17 +102,27 @@ type Foreign struct {
 // New returns an inbox; Run starts it.
 func New(o Options) *Inbox {
 	return &Inbox{
-		o: o, ended: make(chan *store.Record, 64), done: make(chan struct{}), files: map[fileKey]*file{},
+		o: o, wake: make(chan struct{}, 1), files: map[fileKey]*file{},
 		claims: map[string]*claim{}, results: make(chan admission),
 	}
 }
 
-// Ended tells that a batch has ended and its input is to be archived.
+// Ended tells that a batch has ended and its input is to be archived. It does not block.
 func (in *Inbox) Ended(r *store.Record) {
+	in.mu.Lock()
+	in.ended = append(in.ended, r)
+	in.mu.Unlock()
 	select {
-	case in.ended <- r:
-	case <-in.done:
+	case in.wake <- struct{}{}:
+	default:
 	}
+}
+
+func (in *Inbox) takeEnded() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.archive = append(in.archive, in.ended...)
+	in.ended = nil
 }
 
 // Status returns what the last scan saw.
@@ -127,34 +137,51 @@ const debounce = 100 * time.Millisecond
 
 // Run takes files until the context ends. Faults of the shares are reported in Status and waited out.
 func (in *Inbox) Run(ctx context.Context) {
-	defer close(in.done)
 	in.watch = newWatcher(in.o)
 	defer in.watch.close()
-	in.recover()
-	next := time.NewTimer(0)
-	defer next.Stop()
+	in.recoverArchive()
+	next := alarm{timer: time.NewTimer(0), at: time.Now()}
+	defer next.timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			in.awaitAdmissions()
 			return
 		case <-in.watch.dirty:
-			next.Reset(debounce)
+			next.within(debounce)
 		case r := <-in.results:
 			in.admitted(r)
-			next.Reset(0)
-		case r := <-in.ended:
-			in.archive = append(in.archive, r)
-			next.Reset(0)
-		case <-next.C:
-			next.Reset(in.round(ctx))
+			next.within(0)
+		case <-in.wake:
+			next.within(0)
+		case <-next.timer.C:
+			next.set(in.round(ctx))
 		}
+	}
+}
+
+// alarm is a timer that can be set earlier, but not put off: events that do not end must not keep a scan from coming.
+type alarm struct {
+	timer *time.Timer
+	at    time.Time
+}
+
+func (a *alarm) set(d time.Duration) {
+	a.at = time.Now().Add(d)
+	a.timer.Reset(d)
+}
+
+func (a *alarm) within(d time.Duration) {
+	if time.Until(a.at) > d {
+		a.set(d)
 	}
 }
 
 // round looks at everything once and returns when to look again.
 func (in *Inbox) round(ctx context.Context) time.Duration {
+	in.takeEnded()
 	in.archiveEnded()
+	in.findClaims()
 	err := in.scan()
 	if err == nil {
 		in.takeReady()
@@ -166,6 +193,9 @@ func (in *Inbox) round(ctx context.Context) time.Duration {
 	return in.nextRound()
 }
 
+// shortest bounds how often the inbox is looked at.
+const shortest = 10 * time.Millisecond
+
 // nextRound is when the first file may be complete, at the latest the next regular scan.
 func (in *Inbox) nextRound() time.Duration {
 	wait := in.o.Rescan
@@ -174,16 +204,16 @@ func (in *Inbox) nextRound() time.Duration {
 	}
 	now := time.Now()
 	for _, f := range in.files {
-		if f.due.After(now) {
+		if !f.due.IsZero() {
 			wait = min(wait, f.due.Sub(now))
 		}
 	}
 	for _, c := range in.claims {
-		if !c.admitting {
-			wait = min(wait, max(c.due.Sub(now), debounce))
+		if !c.admitting && in.admitting < maxAdmissions {
+			wait = min(wait, c.due.Sub(now))
 		}
 	}
-	return wait
+	return max(wait, shortest)
 }
 
 func (in *Inbox) report(problem error) {
@@ -211,65 +241,6 @@ func (in *Inbox) awaitAdmissions() {
 
 func (in *Inbox) processing() string {
 	return filepath.Join(in.o.Dir, ".processing", in.o.Store.Instance())
-}
-
-// recover finds what a crash left claimed. Batches that the store knows go on without the inbox; what it does not know
-// is admitted under the id that it was claimed with.
-func (in *Inbox) recover() {
-	dirs, err := os.ReadDir(in.processing())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		in.o.Logger.Warn().Err(err).Msg("cannot read claims; they are looked at when the inbox is back")
-	}
-	for _, d := range dirs {
-		if store.ValidID(d.Name()) {
-			in.recoverClaim(d.Name())
-		}
-	}
-	records, err := in.o.Store.List()
-	if err != nil {
-		in.o.Logger.Error().Err(err).Msg("cannot list batches")
-	}
-	for _, r := range records {
-		if r.State.Ended() && !r.Archived {
-			in.archive = append(in.archive, r)
-		}
-	}
-}
-
-func (in *Inbox) recoverClaim(id string) {
-	if _, err := in.o.Store.Get(id); err == nil {
-		return
-	}
-	dir := filepath.Join(in.processing(), id)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		in.o.Logger.Warn().Err(err).Str("batch", id).Msg("cannot read claim")
-		return
-	}
-	for _, e := range entries {
-		queue, err := os.ReadFile(filepath.Join(dir, queueFile))
-		if e.Name() == queueFile || err != nil && !errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		in.o.Logger.Info().Str("batch", id).Str("name", e.Name()).Msg("found claimed without a record; admitting")
-		in.claims[id] = &claim{id: id, queue: string(queue), name: store.FileName(e.Name()), since: time.Now(), reason: "claimed before a crash"}
-		return
-	}
-	in.dropClaimDir(id) // claimed nothing: the crash came before the rename
-}
-
-func (in *Inbox) dropClaimDir(id string) {
-	dir := filepath.Join(in.processing(), id)
-	if err := ignoreMissing(os.Remove(filepath.Join(dir, queueFile))); err != nil {
-		in.o.Logger.Warn().Err(err).Msg("remove claim folder")
-	}
-	if err := ignoreMissing(os.Remove(dir)); err != nil {
-		in.o.Logger.Warn().Err(err).Msg("remove claim folder")
-		return
-	}
-	if err := durable.SyncDir(in.processing()); err != nil {
-		in.o.Logger.Warn().Err(err).Msg("remove claim folder")
-	}
 }
 
 func ignoreMissing(err error) error {

@@ -14,8 +14,8 @@ var neverTaken = []string{
 	"thumbs.db", "desktop.ini",
 }
 
-// isIgnored reports whether a name is one of neverTaken. Such files are not even mentioned.
-func isIgnored(name string) bool {
+// IsIgnored reports whether a name is one of neverTaken. Such files are not even mentioned.
+func IsIgnored(name string) bool {
 	lower := strings.ToLower(name)
 	for _, pattern := range neverTaken {
 		if ok, _ := path.Match(pattern, lower); ok {
@@ -25,8 +25,8 @@ func isIgnored(name string) bool {
 	return false
 }
 
-// isQueue reports whether a sub-folder is one that people drop into.
-func isQueue(name string) bool {
+// IsQueue reports whether a sub-folder is one that people drop into.
+func IsQueue(name string) bool {
 	return !strings.HasPrefix(name, ".") && !strings.EqualFold(name, "@eaDir") && name != "__MACOSX" && !strings.HasPrefix(name, "#")
 }
 
@@ -34,4 +34,15 @@ func isQueue(name string) bool {
 func isBatch(name string) bool {
 	_, _, ok := store.SplitInputName(name)
 	return ok
+}
+
+// splitName cuts a batch file's name before its suffixes, ".jsonl" in any case and what follows.
+func splitName(name string) (stem, suffixes string) {
+	const suffix = ".jsonl"
+	for at := len(name) - len(suffix); at >= 0; at-- {
+		if strings.EqualFold(name[at:at+len(suffix)], suffix) {
+			return name[:at], name[at:]
+		}
+	}
+	return name, ""
 }

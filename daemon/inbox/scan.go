@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -57,6 +56,7 @@ const maxIgnored = 100
 
 // scan looks at the inbox and its queues.
 func (in *Inbox) scan() error {
+	in.watch.follow(in.o.Dir)
 	root, err := os.ReadDir(in.o.Dir)
 	if err != nil {
 		return err
@@ -65,13 +65,13 @@ func (in *Inbox) scan() error {
 	round := map[fileKey]bool{}
 	var queues []string
 	for _, e := range root {
-		if e.IsDir() && isQueue(e.Name()) {
+		if e.IsDir() && IsQueue(e.Name()) {
 			queues = append(queues, e.Name())
 		}
 	}
-	in.watch.follow(queues)
 	in.look("", root, round)
 	for _, q := range queues {
+		in.watch.follow(filepath.Join(in.o.Dir, q))
 		entries, err := os.ReadDir(filepath.Join(in.o.Dir, q))
 		if err != nil {
 			in.ignore(q, "", "cannot be read: "+reasonOf(err))
@@ -100,7 +100,7 @@ func (in *Inbox) look(queue string, entries []fs.DirEntry, round map[fileKey]boo
 	for _, e := range entries {
 		name := e.Name()
 		switch {
-		case isIgnored(name), e.IsDir() && queue == "":
+		case IsIgnored(name), e.IsDir() && queue == "":
 		case e.IsDir():
 			in.ignore(queue, name, "folders this deep are not looked into")
 		case !isBatch(name):
@@ -200,7 +200,7 @@ func endsInNewline(path string, size int64) (bool, error) {
 // sidecars are the names that announce a file as complete: x.done and x.jsonl.done for x.jsonl.
 func (in *Inbox) sidecars(k fileKey) []string {
 	name := string(k.name)
-	stem := name[:strings.Index(strings.ToLower(name), ".jsonl")]
+	stem, _ := splitName(name)
 	dir := filepath.Join(in.o.Dir, k.queue)
 	return []string{filepath.Join(dir, stem+".done"), filepath.Join(dir, name+".done")}
 }

@@ -2,7 +2,6 @@ package inbox
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -17,12 +16,12 @@ type watcher struct {
 	dirty  chan struct{}
 	dir    string
 	notify *fsnotify.Watcher // nil: polling
-	inode  uint64            // of the folder that is watched
+	inodes map[string]uint64 // of the folders that are watched
 	log    zerolog.Logger
 }
 
 func newWatcher(o Options) *watcher {
-	w := &watcher{dirty: make(chan struct{}, 1), dir: o.Dir, log: o.Logger}
+	w := &watcher{dirty: make(chan struct{}, 1), dir: o.Dir, inodes: map[string]uint64{}, log: o.Logger}
 	if o.Poll {
 		return w
 	}
@@ -59,28 +58,27 @@ func (w *watcher) drain() {
 	}
 }
 
-// follow watches the inbox and its queues, again if the folder was replaced. It is called before the folders are read,
-// so that nothing falls between.
-func (w *watcher) follow(queues []string) {
+// follow watches a folder, again if it was replaced. It is called before the folder is read, so that nothing falls
+// between.
+func (w *watcher) follow(dir string) {
 	if w.notify == nil {
 		return
 	}
-	if inode := inodeOf(w.dir); inode != w.inode {
-		w.notify.Remove(w.dir)
-		w.inode = inode
+	inode := inodeOf(dir)
+	watched := slices.Contains(w.notify.WatchList(), dir)
+	if watched && inode == w.inodes[dir] {
+		return
 	}
-	want := []string{w.dir}
-	for _, q := range queues {
-		want = append(want, filepath.Join(w.dir, q))
+	if watched {
+		w.notify.Remove(dir) // it is another folder by now
 	}
-	watched := w.notify.WatchList()
-	for _, dir := range want {
-		if slices.Contains(watched, dir) {
-			continue
-		}
-		if err := w.notify.Add(dir); err != nil {
-			w.log.Warn().Err(err).Str("folder", dir).Msg("cannot watch by events; the regular scan finds its files")
-		}
+	again := w.inodes[dir] == inode
+	w.inodes[dir] = inode
+	if inode == 0 {
+		return
+	}
+	if err := w.notify.Add(dir); err != nil && !again {
+		w.log.Warn().Err(err).Str("folder", dir).Msg("cannot watch by events; the regular scan finds its files")
 	}
 }
 

@@ -1,14 +1,15 @@
 package outbox
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"stoker/store"
 	"stoker/store/durable"
@@ -27,8 +28,11 @@ type nameTakenError struct{ path string }
 
 func (e *nameTakenError) Error() string { return e.path + " is somebody else's" }
 
-// temp is a result file's name before its rename. It does not depend on NAME, so that a long one fits and that what a
-// crash leaves behind is known by the batch's id.
+// errDiffers means that the journal no longer makes the files that were recorded: damaged records ran again since.
+var errDiffers = errors.New("results came out differently than recorded")
+
+// temp is a whole result file's name before its rename. It does not depend on NAME, so that a long one fits and that
+// what a crash leaves behind is known by the batch's id.
 func (e *edition) temp(suffix string) string {
 	return filepath.Join(e.dir, store.TempPrefix+e.b.Meta.ID+suffix+".tmp")
 }
@@ -39,7 +43,7 @@ func (e *edition) final(suffix string) string {
 
 // write puts the files together under temporary names and records them in the journal.
 func (e *edition) write(name store.FileName) error {
-	results, err := e.b.Results()
+	results, err := e.results()
 	if err != nil {
 		return err
 	}
@@ -49,6 +53,15 @@ func (e *edition) write(name store.FileName) error {
 		return err
 	}
 	return e.record(name, files, &results.Totals)
+}
+
+// results opens the journal's records. The state folder needs some space for their index, which is waited for.
+func (e *edition) results() (*store.Results, error) {
+	results, err := e.b.Results()
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return nil, &shareError{err}
+	}
+	return results, err
 }
 
 // inputOrder is the order that was recorded, once there is a record: the configuration may have changed since.
@@ -112,7 +125,7 @@ func (e *edition) writeResults(results *store.Results) ([]store.PublishedFile, e
 	return files, nil
 }
 
-// install renames the recorded files to their names, NAME.batch.json last.
+// install renames the recorded files to their names, NAME.batch.json last: when it is there, so are the others.
 func (e *edition) install() error {
 	for _, f := range e.b.Publication().Files {
 		if err := e.installOne(f.Suffix, f.SHA256); err != nil {
@@ -120,41 +133,81 @@ func (e *edition) install() error {
 		}
 		faults.Crash("publish.renamed" + f.Suffix)
 	}
-	sum := sha256.Sum256(e.b.Publication().Batch)
-	return e.installOne(store.SuffixBatch, durable.SHA256(fmt.Sprintf("%x", sum)))
+	if err := durable.SyncDir(e.dir); err != nil {
+		return onShare(err)
+	}
+	return e.installOne(store.SuffixBatch, e.batchSum())
+}
+
+// batchSum is the digest of NAME.batch.json.
+func (e *edition) batchSum() durable.SHA256 {
+	return durable.SHA256(fmt.Sprintf("%x", sha256.Sum256(e.b.Publication().Batch)))
 }
 
 // installOne renames one file. That its name is there already, with what was recorded, is how a crash after the rename
 // looks.
 func (e *edition) installOne(suffix string, want durable.SHA256) error {
 	tmp, final := e.temp(suffix), e.final(suffix)
-	err := durable.Rename(tmp, final)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist):
-	default:
+	rename := durable.Rename
+	if faults.Planted("publish-replaces") {
+		rename = os.Rename
+	}
+	err := rename(tmp, final)
+	if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 		return onShare(err)
 	}
-	got, _, err := durable.Hash(final)
-	switch {
-	case err == nil && got == want:
+	switch there, err := inspect(final, want); {
+	case err != nil:
+		return onShare(err)
+	case there == ours:
 		return onShare(ignoreMissing(os.Remove(tmp)))
-	case err == nil:
+	case there == foreign:
 		return &nameTakenError{final}
-	case !errors.Is(err, fs.ErrNotExist):
+	}
+	// Neither is there. Once batch.json is, it was complete, and somebody took this file away.
+	if batch, err := inspect(e.final(store.SuffixBatch), e.batchSum()); err != nil || batch == ours {
 		return onShare(err)
 	}
-	// Neither is there: somebody swept the outbox. The journal has it all.
+	// Else somebody swept the outbox. The journal has it all.
 	if err := e.restore(); err != nil {
 		return err
 	}
 	return onShare(durable.Rename(tmp, final))
 }
 
+// standing is what has a result file's name.
+type standing int
+
+const (
+	nothing standing = iota
+	ours             // what was recorded
+	foreign          // anything else
+)
+
+func inspect(path string, want durable.SHA256) (standing, error) {
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nothing, nil
+	}
+	if err != nil {
+		return nothing, err
+	}
+	if !st.Mode().IsRegular() {
+		return foreign, nil
+	}
+	got, _, err := durable.Hash(path)
+	if err != nil {
+		return nothing, err
+	}
+	if got != want {
+		return foreign, nil
+	}
+	return ours, nil
+}
+
 // restore writes the temporary files again, which must come out as recorded.
 func (e *edition) restore() error {
-	results, err := e.b.Results()
+	results, err := e.results()
 	if err != nil {
 		return err
 	}
@@ -163,29 +216,37 @@ func (e *edition) restore() error {
 	if err != nil {
 		return err
 	}
-	for i, f := range e.b.Publication().Files {
-		if i >= len(files) || files[i] != f {
-			return fmt.Errorf("%s%s came out differently than recorded", e.b.Publication().Name, f.Suffix)
-		}
+	if !slices.Equal(files, e.b.Publication().Files) {
+		return errDiffers
 	}
 	return e.writeBytes(store.SuffixBatch, e.b.Publication().Batch)
 }
 
+// mend makes another edition if that is what an error of install calls for, else it returns the error.
+func (e *edition) mend(err error) error {
+	var taken *nameTakenError
+	log := e.p.o.Logger.With().Str("batch", e.b.Meta.ID).Logger()
+	switch {
+	case errors.As(err, &taken):
+		log.Warn().Err(err).Msg("somebody put a file there; publishing under another name")
+		return e.rename()
+	case errors.Is(err, errDiffers):
+		log.Warn().Err(err).Msg("publishing anew")
+		return e.revise()
+	}
+	return err
+}
+
 // rename reserves another name and takes back what stands under the old one; batch.json does not yet.
 func (e *edition) rename() error {
-	old := e.b.Publication()
-	for _, f := range old.Files {
-		if got, _, err := durable.Hash(e.final(f.Suffix)); err == nil && got == f.SHA256 {
-			if err := os.Rename(e.final(f.Suffix), e.temp(f.Suffix)); err != nil {
-				return onShare(err)
-			}
-		}
+	if err := e.takeBack(); err != nil {
+		return err
 	}
 	name, err := e.b.ReserveOther(e.p.NameTaken)
 	if err != nil {
 		return onShare(err)
 	}
-	results, err := e.b.Results() // for the totals
+	results, err := e.results() // for the totals
 	if err != nil {
 		return err
 	}
@@ -193,95 +254,42 @@ func (e *edition) rename() error {
 	if err := results.Each(e.inputOrder(), func(store.Frame) error { return nil }); err != nil {
 		return err
 	}
-	return e.record(name, old.Files, &results.Totals)
+	return e.record(name, e.b.Publication().Files, &results.Totals)
 }
 
-// sweep removes temporary files that a repeated attempt wrote beside those that were installed.
-func (e *edition) sweep() error {
-	for _, suffix := range []string{store.SuffixOutput, store.SuffixErrors, store.SuffixBatch} {
-		if err := ignoreMissing(os.Remove(e.temp(suffix))); err != nil {
+// takeBack gives files that were renamed their temporary names again.
+func (e *edition) takeBack() error {
+	for _, f := range e.b.Publication().Files {
+		there, err := inspect(e.final(f.Suffix), f.SHA256)
+		if err == nil && there == ours {
+			err = os.Rename(e.final(f.Suffix), e.temp(f.Suffix))
+		}
+		if err != nil {
 			return onShare(err)
 		}
 	}
 	return nil
 }
 
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// resultFile is a result file being written, digest and all.
-type resultFile struct {
-	suffix string
-	f      *os.File
-	w      *bufio.Writer
-	hash   hash.Hash
-	bytes  int64
-	lines  int64
-}
-
-func (e *edition) create(suffix string) (*resultFile, error) {
-	f, err := os.OpenFile(e.temp(suffix), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return nil, onShare(err)
-	}
-	err = f.Chmod(e.p.o.Mode)
-	if err == nil && e.p.o.Group >= 0 {
-		err = f.Chown(-1, e.p.o.Group)
-	}
-	if err != nil {
-		f.Close()
-		return nil, onShare(err)
-	}
-	return &resultFile{suffix: suffix, f: f, w: bufio.NewWriterSize(f, 1<<20), hash: sha256.New()}, nil
-}
-
-func (w *resultFile) line(b []byte) error {
-	w.lines++
-	return errors.Join(w.write(b), w.write([]byte{'\n'}))
-}
-
-func (w *resultFile) write(b []byte) error {
-	w.hash.Write(b)
-	w.bytes += int64(len(b))
-	_, err := w.w.Write(b)
-	return onShare(err)
-}
-
-// finish makes the file durable under its temporary name.
-func (w *resultFile) finish() (store.PublishedFile, error) {
-	err := w.w.Flush()
-	if err == nil {
-		err = w.f.Sync()
-	}
-	if cerr := w.f.Close(); err == nil { // NFS reports a full disk here
-		err = cerr
-	}
-	w.f = nil
-	sum := durable.SHA256(fmt.Sprintf("%x", w.hash.Sum(nil)))
-	return store.PublishedFile{Suffix: w.suffix, SHA256: sum, Bytes: w.bytes}, onShare(err)
-}
-
-// abort removes the file unless it was finished.
-func (w *resultFile) abort() {
-	if w.f != nil {
-		w.f.Close()
-		os.Remove(w.f.Name())
-	}
-}
-
-func (e *edition) writeBytes(suffix string, b []byte) error {
-	w, err := e.create(suffix)
-	if err != nil {
+// revise replaces an edition that can no longer be put together, before its batch.json is there.
+func (e *edition) revise() error {
+	if err := e.takeBack(); err != nil {
 		return err
 	}
-	defer w.abort()
-	if err := w.write(b); err != nil {
+	if err := e.sweep(); err != nil {
 		return err
 	}
-	_, err = w.finish()
-	return err
+	return e.write(e.b.Publication().Name)
+}
+
+// sweep removes temporary files that a repeated attempt wrote beside those that were installed.
+func (e *edition) sweep() error {
+	for _, suffix := range []string{store.SuffixOutput, store.SuffixErrors, store.SuffixBatch} {
+		for _, path := range []string{e.temp(suffix), e.temp(suffix) + partial} {
+			if err := ignoreMissing(os.Remove(path)); err != nil {
+				return onShare(err)
+			}
+		}
+	}
+	return nil
 }

@@ -27,12 +27,14 @@ type Note struct {
 const NotesEvery = 30 * time.Second
 
 // SetNotes hands over what the notes are to say; they are written by the goroutine of Run, because the share may hang.
+// Each call must come after the one before, with what is true at its start or later.
 func (p *Publisher) SetNotes(notes []Note) {
 	if !p.o.Notes {
 		return
 	}
 	p.mu.Lock()
-	p.notes = notes
+	p.notes = slices.DeleteFunc(slices.Clone(notes), func(n Note) bool { return p.gone[n.ID] })
+	clear(p.gone)
 	p.mu.Unlock()
 	p.signal()
 }
@@ -49,17 +51,32 @@ func (p *Publisher) writeNotes() {
 	}
 }
 
+func (p *Publisher) noteTemp(queue, id string) string {
+	return filepath.Join(p.o.Dir, queue, store.TempPrefix+id+store.SuffixStatus+".tmp")
+}
+
 // writeNote replaces a note. Unlike a result it is not synced: after a power cut it is written again.
 func (p *Publisher) writeNote(n Note) error {
 	dir := filepath.Join(p.o.Dir, n.Queue)
 	if err := os.MkdirAll(dir, 0o775); err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, store.TempPrefix+n.ID+store.SuffixStatus+".tmp")
-	if err := os.WriteFile(tmp, []byte(n.text(time.Now())), p.o.Mode); err != nil {
+	tmp := p.noteTemp(n.Queue, n.ID)
+	f, err := p.create(tmp)
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, filepath.Join(dir, string(n.Name)+store.SuffixStatus))
+	_, err = f.WriteString(n.text(time.Now()))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(dir, string(n.Name)+store.SuffixStatus))
+	}
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
 }
 
 func (n Note) text(now time.Time) string {
@@ -78,13 +95,19 @@ func (n Note) text(now time.Time) string {
 	return s + "as of:  " + now.Format("2006-01-02 15:04:05 -07:00") + "\n"
 }
 
-// removeNote takes a batch's note away, also one that is still to be written.
+// removeNote takes a batch's note away, also one that is still to be written or handed over. A note that cannot be removed
+// is no reason to keep a batch from ending.
 func (p *Publisher) removeNote(b *store.Batch) {
 	p.mu.Lock()
 	p.notes = slices.DeleteFunc(p.notes, func(n Note) bool { return n.ID == b.Meta.ID })
+	if p.o.Notes {
+		p.gone[b.Meta.ID] = true
+	}
 	p.mu.Unlock()
-	path := filepath.Join(p.o.Dir, b.Meta.Queue, string(b.Meta.Name)+store.SuffixStatus)
-	if err := os.Remove(path); ignoreMissing(err) != nil {
-		p.o.Logger.Debug().Err(err).Str("batch", b.Meta.ID).Msg("cannot remove status note")
+	note := filepath.Join(p.o.Dir, b.Meta.Queue, string(b.Meta.Name)+store.SuffixStatus)
+	for _, path := range []string{note, p.noteTemp(b.Meta.Queue, b.Meta.ID)} {
+		if err := os.Remove(path); ignoreMissing(err) != nil {
+			p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Msg("cannot remove status note")
+		}
 	}
 }

@@ -41,13 +41,16 @@ type Publisher struct {
 
 	mu     sync.Mutex
 	queue  []*store.Batch
-	notes  []Note
-	reason string // why nothing can be published now
+	notes  []Note          // to be written
+	gone   map[string]bool // batches that ended since notes were last handed over
+	reason string          // why nothing can be published now
 	wake   chan struct{}
 }
 
 // New returns a publisher; Run starts it.
-func New(o Options) *Publisher { return &Publisher{o: o, wake: make(chan struct{}, 1)} }
+func New(o Options) *Publisher {
+	return &Publisher{o: o, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
+}
 
 // Finish queues a batch whose every request has its durable record. It does not block.
 func (p *Publisher) Finish(b *store.Batch) {
@@ -88,12 +91,11 @@ const (
 func (p *Publisher) Run(ctx context.Context) error {
 	defer p.closeAll()
 	pause := minPause
-	for {
+	for ctx.Err() == nil {
 		b := p.next()
 		if b == nil {
 			select {
 			case <-ctx.Done():
-				return nil
 			case <-p.wake:
 				p.writeNotes()
 			}
@@ -101,23 +103,29 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 		err := p.publish(b)
 		var share *shareError
-		switch {
-		case err == nil:
+		if err != nil && !errors.As(err, &share) {
+			return errors.Join(err, b.Close())
+		}
+		if err == nil {
 			pause = minPause
 			p.setReason("")
 			continue
-		case !errors.As(err, &share):
-			return errors.Join(err, b.Close())
 		}
 		p.setReason(err.Error())
 		p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Float64("retry_seconds", pause.Seconds()).Msg("cannot publish")
 		p.Finish(b) // behind the others: the fault may be its folder's alone
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-			pause = min(2*pause, maxPause)
-		}
+		wait(ctx, pause)
+		pause = min(2*pause, maxPause)
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -146,7 +154,7 @@ func (p *Publisher) closeAll() {
 	}
 }
 
-// shareError is a fault of the outbox: the journal still has everything.
+// shareError is a fault that is waited out, of the outbox as a rule: the journal still has everything.
 type shareError struct{ err error }
 
 func (e *shareError) Error() string { return e.err.Error() }
@@ -169,21 +177,16 @@ func (p *Publisher) publish(b *store.Batch) error {
 		faults.Crash("publish.finalizing")
 		err := p.publishFiles(b)
 		if errors.Is(err, store.ErrDamaged) {
-			p.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("journal is damaged")
-			if err := b.Reopen(); err != nil {
-				return err
-			}
-			p.o.Reopen(b)
-			return nil
+			return p.reopen(b, err)
 		}
 		if err != nil {
 			return fmt.Errorf("publish batch %s: %w", b.Meta.ID, err)
 		}
 	}
+	p.removeNote(b) // before the end, so that a crash in between does not leave it
 	if err := b.End(); err != nil {
 		return err
 	}
-	p.removeNote(b)
 	progress := b.Progress()
 	p.o.Logger.Info().Str("batch", b.Meta.ID).Str("state", string(b.Record.State)).Str("name", b.Record.Published.String()).
 		Uint32("completed", progress.Completed).Uint32("failed", progress.Failed).Uint32("redone", progress.Redone).Msg("batch has ended")
@@ -191,6 +194,16 @@ func (p *Publisher) publish(b *store.Batch) error {
 		return err
 	}
 	p.o.Ended(b.Record)
+	return nil
+}
+
+// reopen gives a batch back whose damaged records must run again.
+func (p *Publisher) reopen(b *store.Batch, damage error) error {
+	p.o.Logger.Error().Err(damage).Str("batch", b.Meta.ID).Msg("journal is damaged")
+	if err := b.Reopen(); err != nil {
+		return err
+	}
+	p.o.Reopen(b)
 	return nil
 }
 
@@ -211,12 +224,7 @@ func (p *Publisher) publishFiles(b *store.Batch) error {
 		if err == nil {
 			break
 		}
-		var taken *nameTakenError
-		if !errors.As(err, &taken) {
-			return err
-		}
-		p.o.Logger.Warn().Str("batch", b.Meta.ID).Str("file", taken.path).Msg("somebody put a file there; publishing under another name")
-		if err := e.rename(); err != nil {
+		if err := e.mend(err); err != nil {
 			return err
 		}
 	}

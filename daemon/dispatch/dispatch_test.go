@@ -1,0 +1,553 @@
+package dispatch
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"stoker/engine"
+	"stoker/store"
+)
+
+func TestBatchRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.admit("x", prompts("p", 5)...)
+		if n := len(r.held()); n != 0 {
+			t.Errorf("%d requests were submitted without an engine", n)
+		}
+		r.ready(3)
+		keys := r.held()
+		if len(keys) != 3 {
+			t.Fatalf("%d requests in flight, want 3", len(keys))
+		}
+		r.answer(keys[2], keys[0]) // in any order
+		if n := len(r.held()); n != 3 {
+			t.Errorf("%d requests in flight after two answers, want 3", n)
+		}
+		r.answer(r.held()...)
+		if completed, failed := r.records(id); completed != 5 || failed != 0 {
+			t.Errorf("%d completed, %d failed; want 5 and 0", completed, failed)
+		}
+		rec, err := r.store.Get(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []store.Engine{{Kind: "echo", Version: "1", Model: "m"}}; !slices.Equal(rec.Engines, want) {
+			t.Errorf("engines are %v, want %v", rec.Engines, want)
+		}
+	})
+}
+
+// What answered a batch is known although the engine died before the next commit.
+func TestEngineIsRecordedAfterItsDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.admit("x", prompts("p", 3)...)
+		r.ready(2)
+		r.answer(r.held()[0])
+		r.send(engine.Capacity{})
+		r.tick()
+		if rec, err := r.store.Get(id); err != nil || rec.Model() != "m" {
+			t.Errorf("model is %q, want m: %v", rec.Model(), err)
+		}
+	})
+}
+
+func TestSmallBatchStartsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.ready(64)
+		r.admit("large", prompts("large", 20000)...)
+		r.answer(r.held()...)
+		small := r.admit("small", prompts("small", 20)...)
+		for range 5 {
+			r.answer(r.held()[:4]...)
+		}
+		if n := len(r.holding("small-")); n != 20 {
+			t.Errorf("%d of the small batch's 20 requests are in flight", n)
+		}
+		r.answer(r.holding("small-")...)
+		if !r.isFinished(small) {
+			t.Error("the small batch has not ended")
+		}
+		if n := len(r.held()); n != 64 {
+			t.Errorf("%d requests in flight, want 64: the engine must not run dry", n)
+		}
+	})
+}
+
+func TestBatchesShareEvenly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		for _, name := range []string{"a", "b", "c"} {
+			r.admit(name, prompts(name, 100)...)
+		}
+		r.ready(30)
+		for _, name := range []string{"a-", "b-", "c-"} {
+			if n := len(r.holding(name)); n != 10 {
+				t.Errorf("%s holds %d places, want 10", name, n)
+			}
+		}
+	})
+}
+
+// The engine is refilled across the ends of files.
+func TestManySmallBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.ready(8)
+		var ids []string
+		for range 40 {
+			ids = append(ids, r.admit("f"+string(rune('A'+len(ids))), prompts("x", 3)...))
+		}
+		for len(r.held()) > 0 {
+			r.answer(r.held()[0])
+			if left := 120 - len(r.engine.submitted); left > 0 && len(r.held()) < 8 {
+				t.Fatalf("%d requests in flight while %d wait", len(r.held()), left)
+			}
+		}
+		r.tick()
+		for _, id := range ids {
+			if completed, _ := r.records(id); completed != 3 {
+				t.Errorf("%d completed, want 3", completed)
+			}
+		}
+	})
+}
+
+func TestMoreBatchesThanMayBeOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var last string
+		for range maxOpen + 2 {
+			last = r.admit("x", `{"prompt":"`+store.NewID()+`"}`)
+		}
+		if s := r.feed.Snapshot(); len(s.Running) != maxOpen || len(s.Waiting) != 2 || s.Waiting[1] != last {
+			t.Errorf("%d run, %v wait", len(s.Running), s.Waiting)
+		}
+		r.ready(1000)
+		r.answer(r.held()...)
+		r.tick()
+		r.answer(r.held()...)
+		r.tick()
+		if !r.isFinished(last) || len(r.feed.Snapshot().Running) != 0 {
+			t.Errorf("batches are left: %+v", r.feed.Snapshot())
+		}
+	})
+}
+
+// One request that never ends does not let results run further ahead than the window.
+func TestWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		const n = store.WindowSize + 10
+		lines := make([]string, n)
+		for i := range lines {
+			lines[i] = `{"prompt":"x"}`
+		}
+		id := r.admit("x", lines...)
+		r.ready(20000)
+		slow := r.held()[0]
+		rest := func() []engine.Key {
+			return slices.DeleteFunc(r.held(), func(k engine.Key) bool { return k == slow })
+		}
+		for keys := rest(); len(keys) > 0; keys = rest() {
+			r.answer(keys...)
+		}
+		if submitted := len(r.engine.submitted); submitted != store.WindowSize {
+			t.Errorf("%d requests were submitted, want %d", submitted, store.WindowSize)
+		}
+		r.answer(slow)
+		r.answer(r.held()...)
+		if completed, _ := r.records(id); completed != n {
+			t.Errorf("%d completed, want %d", completed, n)
+		}
+	})
+}
+
+func TestOddAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.admit("x", append(prompts("p", 5), `{"custom_id":7,"prompt":`)...)
+		r.ready(10)
+		keys := r.held()
+		r.drop(keys)
+		r.send(engine.Answers{good(keys[0]), good(keys[0]), good(99999)}) // twice, and one that nobody asked for
+		r.send(engine.Answers{
+			{Key: keys[1], Status: 400, Body: []byte(`{"error":{"message":"too long","type":"BadRequestError","code":400}}`)},
+			{Key: keys[2], Status: 200, Body: []byte(`{"choices":[]}`)},
+			{Key: keys[3], Status: 200, Body: []byte("{\"a\x00\":")},
+			{Key: keys[4], Status: 0, Body: []byte(`{}`)},
+			good(keys[0]),
+		})
+		if completed, failed := r.records(id); completed != 1 || failed != 5 {
+			t.Errorf("%d completed, %d failed; want 1 and 5", completed, failed)
+		}
+		for i, want := range []string{"too long", "cannot be read", "cannot be read", "status 0", "invalid_json"} {
+			if got := r.errorLines(id)[i]; !strings.Contains(got, want) {
+				t.Errorf("error %d is %s, want %s in it", i, got, want)
+			}
+		}
+	})
+}
+
+func TestRefusedBatchNeedsNoEngine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		lines := slices.Repeat([]string{"no JSON"}, 3*maxRound)
+		id := r.admit("x", lines...)
+		r.tick()
+		r.tick()
+		if _, failed := r.records(id); failed != uint32(len(lines)) {
+			t.Errorf("%d failed, want %d", failed, len(lines))
+		}
+		if rec, err := r.store.Get(id); err != nil || len(rec.Engines) != 0 {
+			t.Errorf("a refused batch names engines %v: %v", rec.Engines, err)
+		}
+	})
+}
+
+func TestLostBeforeTheEngineHadThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.admit("x", prompts("p", 4)...)
+		r.ready(4)
+		keys := r.held()
+		r.drop(keys)
+		r.send(engine.Capacity{})
+		r.send(engine.Lost{Keys: keys})
+		r.ready(4)
+		r.answer(r.held()...)
+		if completed, _ := r.records(id); completed != 4 {
+			t.Errorf("%d completed, want 4", completed)
+		}
+		if n := r.feed.Snapshot().Totals.Redone; n != 0 {
+			t.Errorf("%d requests count as redone", n)
+		}
+	})
+}
+
+// runPoisoned runs until all requests have ended, with an engine that dies of one that contains POISON, and returns how
+// often it died.
+func (r *rig) runPoisoned(capacity int, obstacle func()) (deaths int) {
+	r.ready(capacity)
+	for len(r.held()) > 0 {
+		obstacle()
+		if len(r.holding("POISON")) > 0 {
+			deaths++
+			r.die(capacity)
+			continue
+		}
+		r.answer(r.held()...)
+	}
+	return deaths
+}
+
+// A poison line costs itself, and a bounded number of engines; every other line is answered.
+func TestIsolation(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 7, 64, 100, 320} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			lines := prompts("p", n+50)
+			lines[n*2/3] = `{"prompt":"POISON"}`
+			id := r.admit("x", lines...)
+			other := r.admit("y", prompts("other", n)...)
+			deaths := r.runPoisoned(n, func() {})
+			if most := int(math.Ceil(math.Log2(float64(n)))) + 3; deaths > most {
+				t.Errorf("%d in flight: the engine died %d times, want at most %d", n, deaths, most)
+			}
+			if completed, failed := r.records(id); completed != uint32(n+49) || failed != 1 {
+				t.Errorf("%d in flight: %d completed, %d failed", n, completed, failed)
+			}
+			if got := r.errorLines(id)[0]; !strings.Contains(got, `"engine_crashed"`) {
+				t.Errorf("error is %s", got)
+			}
+			if completed, _ := r.records(other); completed != uint32(n) {
+				t.Errorf("%d in flight: %d of the other batch completed", n, completed)
+			}
+			if s := r.feed.Snapshot(); s.Isolating || s.Totals.Quarantined != 1 {
+				t.Errorf("afterwards %+v", s)
+			}
+		})
+	}
+}
+
+func TestTwoPoisonLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		lines := prompts("p", 64)
+		lines[3], lines[40] = `{"prompt":"POISON 1"}`, `{"prompt":"POISON 2"}`
+		id := r.admit("x", lines...)
+		if deaths := r.runPoisoned(64, func() {}); deaths > 2*(6+3) {
+			t.Errorf("the engine died %d times, want at most 18", deaths)
+		}
+		if completed, failed := r.records(id); completed != 62 || failed != 2 {
+			t.Errorf("%d completed, %d failed; want 62 and 2", completed, failed)
+		}
+	})
+}
+
+// A group of suspects that comes back unread stays a group.
+func TestIsolationSurvivesASlowStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		lines := prompts("p", 64)
+		lines[3] = `{"prompt":"POISON"}`
+		id := r.admit("x", lines...)
+		turn := 0
+		deaths := r.runPoisoned(64, func() {
+			if turn++; turn%2 == 0 {
+				keys := r.held()
+				r.drop(keys)
+				r.send(engine.Capacity{})
+				r.send(engine.Lost{Keys: keys})
+				r.ready(64)
+			}
+		})
+		if deaths > 6+3 {
+			t.Errorf("the engine died %d times, want at most 9", deaths)
+		}
+		if completed, failed := r.records(id); completed != 63 || failed != 1 {
+			t.Errorf("%d completed, %d failed; want 63 and 1", completed, failed)
+		}
+	})
+}
+
+// Deaths are remembered across restarts of the daemon.
+func TestSuspectsSurviveRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		lines := prompts("p", 8)
+		lines[3] = `{"prompt":"POISON"}`
+		id := r.admit("x", lines...)
+		r.ready(8)
+		r.die(8)
+		r.restart()
+		r.ready(8)
+		r.die(8)
+		if !r.feed.Snapshot().Isolating {
+			t.Error("nothing is isolated after two deaths")
+		}
+		r.runPoisoned(8, func() {})
+		if completed, failed := r.records(id); completed != 7 || failed != 1 {
+			t.Errorf("%d completed, %d failed; want 7 and 1", completed, failed)
+		}
+	})
+}
+
+func TestDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.admit("x", prompts("p", 10)...)
+		r.ready(4)
+		r.feed.Drain(time.Hour)
+		synctest.Wait()
+		keys := r.held()
+		r.answer(keys[0])
+		if n := len(r.held()); n != 3 {
+			t.Errorf("%d requests in flight, want 3: nothing new while draining", n)
+		}
+		r.drop(keys[1:])
+		r.engine.events <- engine.Answers{good(keys[1]), good(keys[2]), good(keys[3])}
+		if err := <-r.ended; err != nil {
+			t.Error(err)
+		}
+		r.ended <- nil
+		if s := r.feed.Snapshot(); len(s.Running) != 0 {
+			t.Errorf("snapshot after the end: %+v", s)
+		}
+		r.restart()
+		if n := r.feed.Snapshot().Running[0].Completed; n != 4 {
+			t.Errorf("%d completed, want 4", n)
+		}
+	})
+}
+
+func TestDrainEndsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.admit("x", prompts("p", 10)...)
+		r.ready(4)
+		begin := time.Now()
+		r.feed.Drain(time.Minute)
+		err := <-r.ended
+		r.ended <- err
+		if d := time.Since(begin); d != time.Minute {
+			t.Errorf("draining took %s, want 1m", d)
+		}
+	})
+}
+
+func TestModelChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		old := r.admit("old", prompts("old", 4)...)
+		r.ready(2)
+		r.answer(r.held()...)
+		r.tick()
+		r.restart()
+		fresh := r.admit("new", prompts("new", 2)...)
+		r.send(engine.Capacity{InFlight: 10, Model: "other", Version: "1"})
+		if n := len(r.holding("old-")); n != 0 {
+			t.Errorf("%d requests go to another model", n)
+		}
+		r.answer(r.held()...)
+		r.tick()
+		if s := r.feed.Snapshot(); !r.isFinished(fresh) || len(s.Running) != 1 || s.Running[0].Reason != "model_changed" {
+			t.Errorf("running %+v", s.Running)
+		}
+		if rec, err := r.store.Get(old); err != nil || len(rec.Engines) != 1 {
+			t.Errorf("engines are %v: %v", rec.Engines, err)
+		}
+		r.ready(10) // the model it began with
+		r.answer(r.held()...)
+		if completed, _ := r.records(old); completed != 4 {
+			t.Errorf("%d completed, want 4", completed)
+		}
+	})
+}
+
+// Lines in flight are bounded by their bytes, but one that is larger than the bound runs.
+func TestBytesInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.feed.flightLimit = 1000 // before the first request is read
+		long := `{"prompt":"` + strings.Repeat("x", 600) + `"}`
+		id := r.admit("x", long, long, long, `{"prompt":"`+strings.Repeat("y", 5000)+`"}`)
+		r.ready(10)
+		if n := len(r.held()); n != 2 {
+			t.Errorf("%d requests in flight, want 2", n)
+		}
+		for len(r.held()) > 0 {
+			r.answer(r.held()...)
+		}
+		if completed, _ := r.records(id); completed != 4 {
+			t.Errorf("%d completed, want 4", completed)
+		}
+	})
+}
+
+// A full disk pauses submission; what was answered is kept and written once there is space.
+func TestFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.admit("x", prompts("p", 10)...)
+		r.ready(4)
+		keys := r.held()
+		r.feed.calls <- func() { r.feed.patient(unix.ENOSPC) }
+		r.answer(keys[0])
+		if n, s := len(r.held()), r.feed.Snapshot(); n != 3 || s.Full == "" {
+			t.Errorf("%d requests in flight, want 3 and no more: %+v", n, s)
+		}
+		r.tick()
+		if n, s := len(r.held()), r.feed.Snapshot(); n != 4 || s.Full != "" {
+			t.Errorf("%d requests in flight, want 4 again: %+v", n, s)
+		}
+		for len(r.held()) > 0 {
+			r.answer(r.held()...)
+		}
+		if completed, _ := r.records(id); completed != 10 {
+			t.Errorf("%d completed, want 10", completed)
+		}
+	})
+}
+
+// A batch whose folder is damaged costs itself, not the daemon.
+func TestUnreadableBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		bad := r.admit("bad", prompts("bad", 2)...)
+		r.stop()
+		meta := filepath.Join(r.store.Dir(), "batches", bad, "meta.json")
+		text, err := os.ReadFile(meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(meta, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.restart()
+		good := r.admit("good", prompts("good", 2)...)
+		r.ready(2)
+		r.answer(r.held()...)
+		if completed, _ := r.records(good); completed != 2 {
+			t.Errorf("%d completed, want 2", completed)
+		}
+		if s := r.feed.Snapshot(); len(s.Unreadable) != 1 || s.Unreadable[0].ID != bad {
+			t.Errorf("unreadable are %+v", s.Unreadable)
+		}
+		if err := os.WriteFile(meta, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Whatever the engine does, every request has exactly one record in the end.
+func TestEveryRequestOnce(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		sizes := rapid.SliceOfN(rapid.IntRange(1, 40), 1, 4).Draw(rt, "sizes")
+		capacity := rapid.IntRange(1, 50).Draw(rt, "capacity")
+		seed := rapid.SliceOfN(rapid.IntRange(0, 9), 10, 60).Draw(rt, "steps")
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			var ids []string
+			for i, n := range sizes {
+				ids = append(ids, r.admit("f"+string(rune('a'+i)), prompts("p", n)...))
+			}
+			r.ready(capacity)
+			for i := 0; len(r.held()) > 0; i++ {
+				r.step(seed, i, capacity)
+			}
+			r.tick()
+			for i, id := range ids {
+				if completed, failed := r.records(id); completed+failed != uint32(sizes[i]) {
+					t.Errorf("%d completed, %d failed of %d", completed, failed, sizes[i])
+				}
+			}
+			if t.Failed() {
+				rt.FailNow()
+			}
+		})
+	})
+}
+
+// step does one of the things that engines and machines do. Behind the last step all goes well.
+func (r *rig) step(steps []int, i, capacity int) {
+	keys := r.held()
+	if i >= len(steps) {
+		r.answer(keys...)
+		return
+	}
+	some := keys[i%len(keys):]
+	switch steps[i] {
+	case 0:
+		r.die(capacity)
+	case 1:
+		r.tick()
+	case 2:
+		r.restart()
+		r.ready(capacity)
+	case 3: // doubled
+		r.drop(some)
+		var all engine.Answers
+		for _, k := range some {
+			all = append(all, good(k), good(k))
+		}
+		r.send(all)
+	case 4:
+		r.drop(some)
+		r.send(engine.Lost{Keys: some})
+	default:
+		slices.Reverse(some)
+		r.answer(some...)
+	}
+}

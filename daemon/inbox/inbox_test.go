@@ -1,0 +1,567 @@
+package inbox
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"stoker/store"
+)
+
+// bubble runs a test on a fake clock.
+func bubble(t *testing.T, test func(*rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(newRig(t)) })
+}
+
+func gzipped(text string) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write([]byte(text))
+	w.Close()
+	return b.Bytes()
+}
+
+func TestNames(t *testing.T) {
+	for name, taken := range map[string]bool{
+		"x.jsonl": true, "x.JSONL": true, "x.Jsonl.GZ": false /* no gzip inside */, "q/x.jsonl": true, "q/r/x.jsonl": false, "a b\n.jsonl": true,
+		"\xff\xfe.jsonl": true, "İ.jsonl": true, "x.jsonl.jsonl": true, "x.json": false, "x.txt": false, ".jsonl": false, ".x.jsonl": false,
+		"x.jsonl.tmp": false, "x.jsonl.part": false, "x.jsonl.partial": false, "x.jsonl.filepart": false, "x.jsonl.crdownload": false,
+		"x.jsonl.swp": false, "x.jsonl.lock": false, "x.jsonl~": false, "~$x.jsonl": false, "#x.jsonl#": false, "x.done": false,
+		"Thumbs.db": false, "desktop.ini": false, "@eaDir/x.jsonl": false, "__MACOSX/x.jsonl": false, ".q/x.jsonl": false,
+	} {
+		bubble(t, func(r *rig) {
+			r.write(name, line)
+			r.run()
+			r.pass(10 * time.Second)
+			want := []string{}
+			if taken || name == "x.Jsonl.GZ" {
+				want = append(want, name)
+			}
+			r.want(want...)
+			if rec := r.admitted; len(rec) == 1 && !taken {
+				if m, err := r.store.Meta(rec[0].ID); err != nil || m.Refused == nil {
+					r.t.Errorf("%q is not refused: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
+func TestOnlyRegularFiles(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.mkdir(r.path("q", "dir.jsonl"))
+		target := filepath.Join(r.dir, "target.jsonl")
+		if err := errors.Join(
+			os.WriteFile(target, []byte(line), 0o600), os.Symlink(target, r.path("link.jsonl")), syscall.Mkfifo(r.path("pipe.jsonl"), 0o600),
+		); err != nil {
+			t.Fatal(err)
+		}
+		r.run()
+		r.pass(10 * time.Second)
+		r.want()
+		r.wantReason("link.jsonl", "not a regular file")
+		r.wantReason("pipe.jsonl", "not a regular file")
+		r.wantReason("q/dir.jsonl", "folders this deep")
+	})
+}
+
+func TestSettles(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.run()
+		r.write("x.jsonl", line)
+		for range 5 {
+			r.pass(1500 * time.Millisecond)
+			r.want()
+			r.append(r.path("x.jsonl"), line)
+		}
+		r.pass(2 * time.Second)
+		r.wantReason("x.jsonl", "may still be written to")
+		r.pass(3 * time.Second)
+		r.want("x.jsonl")
+		if n := r.admitted[0].Requests; n != 6 {
+			t.Errorf("%d requests, want 6", n)
+		}
+		r.wantTree("inbox", filepath.Join(".processing", r.store.Instance(), r.admitted[0].ID, "x.jsonl"))
+	})
+}
+
+func TestEmptyWaits(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.write("x.jsonl", "")
+		r.run()
+		r.pass(time.Hour)
+		r.wantReason("x.jsonl", "empty")
+		r.write("x.jsonl", line)
+		r.pass(6 * time.Second)
+		r.want("x.jsonl")
+	})
+}
+
+func TestVanishes(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(time.Second)
+		os.Remove(r.path("x.jsonl"))
+		r.pass(5 * time.Second)
+		if s := r.inbox.Status(); len(s.Waiting) != 0 {
+			t.Errorf("waiting are %+v", s.Waiting)
+		}
+	})
+}
+
+func TestTailGrace(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.write("x.jsonl", strings.TrimSuffix(line, "\n"))
+		r.run()
+		r.pass(50 * time.Second)
+		r.wantReason("x.jsonl", "no newline")
+		r.pass(20 * time.Second)
+		r.want("x.jsonl")
+		if m, err := r.store.Meta(r.admitted[0].ID); err != nil || m.Requests != 1 || m.Invalid != 0 {
+			t.Errorf("meta is %+v: %v", m, err)
+		}
+	})
+}
+
+func TestCompressedTailGrace(t *testing.T) {
+	whole := gzipped(line + line)
+	bubble(t, func(r *rig) {
+		r.write("cut.jsonl.gz", string(whole[:len(whole)-6]))
+		r.write("open.jsonl.gz", string(gzipped(line+`{"prompt":"x"}`)))
+		r.write("late.jsonl.gz", string(whole[:len(whole)-6]))
+		r.run()
+		r.pass(30 * time.Second)
+		r.want()
+		r.wantReason("cut.jsonl.gz", "cut off")
+		r.wantReason("open.jsonl.gz", "no newline")
+		late := r.claimed("late.jsonl.gz")
+		r.append(late, string(whole[len(whole)-6:]))
+		r.pass(15 * time.Second)
+		r.want("late.jsonl.gz")
+		r.pass(40 * time.Second)
+		r.want("late.jsonl.gz", "open.jsonl.gz", "cut.jsonl.gz")
+		for _, rec := range r.admitted {
+			m, err := r.store.Meta(rec.ID)
+			if err != nil || (m.Refused != nil) != (rec.Input.Name == "cut.jsonl.gz") {
+				t.Errorf("%s: refused %+v, %v", rec.Input.Name, m.Refused, err)
+			}
+		}
+	})
+}
+
+// claimed returns where a claimed file is.
+func (r *rig) claimed(name string) string {
+	r.t.Helper()
+	found, err := filepath.Glob(r.path(".processing", r.store.Instance(), "*", name))
+	if err != nil || len(found) != 1 {
+		r.t.Fatalf("claimed are %v: %v", found, err)
+	}
+	return found[0]
+}
+
+func TestReadyModes(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.o.Ready = ReadyRename
+		r.write("x.jsonl", strings.TrimSuffix(line, "\n"))
+		r.run()
+		r.pass(0)
+		r.want("x.jsonl")
+	})
+	for _, sidecar := range []string{"a.jsonl.b.done", "a.jsonl.b.jsonl.done"} {
+		bubble(t, func(r *rig) {
+			r.o.Ready = ReadySidecar
+			r.write("q/a.jsonl.b.jsonl", line)
+			r.run()
+			r.pass(time.Hour)
+			r.want()
+			r.wantReason("q/a.jsonl.b.jsonl", ".done")
+			r.write("q/"+sidecar, "")
+			r.pass(r.o.PollEvery)
+			r.want("q/a.jsonl.b.jsonl")
+			if _, err := os.Lstat(r.path("q", sidecar)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the sidecar is still there: %v", err)
+			}
+		})
+	}
+}
+
+// A file that another one replaced since it was looked at is looked at anew, and nothing is lost.
+func TestReplacedBeforeClaim(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.run()
+		r.stop() // its goroutine is this one from here on
+		r.write("x.jsonl", line)
+		in := r.inbox
+		if err := in.scan(); err != nil {
+			t.Fatal(err)
+		}
+		key := fileKey{name: "x.jsonl"}
+		f := *in.files[key]
+		r.write("x.jsonl", line+line)
+		if c, err := in.claim(key, &f); c != nil || err != nil {
+			t.Errorf("claimed %+v: %v", c, err)
+		}
+		r.wantTree("inbox", "x.jsonl")
+		r.run()
+		r.pass(5 * time.Second)
+		r.want("x.jsonl")
+		if n := r.admitted[0].Requests; n != 2 {
+			t.Errorf("%d requests, want 2", n)
+		}
+	})
+}
+
+// A writer that does not stop after the claim is waited for, not copied after in a loop.
+func TestGrowsAfterClaim(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var asked atomic.Int64
+		r.o.Settle = 0
+		r.o.NameTaken = func(string, store.FileName) (bool, error) {
+			if asked.Add(1) <= 3 {
+				return false, errors.New("share is away")
+			}
+			return false, nil
+		}
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(time.Second)
+		for range 50 {
+			r.append(r.claimed("x.jsonl"), line)
+			r.pass(50 * time.Millisecond)
+		}
+		r.want()
+		if n := asked.Load(); n > 4 {
+			t.Errorf("it was copied %d times", n)
+		}
+		r.pass(2 * time.Minute)
+		r.want("x.jsonl")
+		if n := r.admitted[0].Requests; n != 51 {
+			t.Errorf("%d requests, want 51", n)
+		}
+	})
+}
+
+func TestUnreadableInbox(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.run()
+		r.pass(time.Second)
+		if err := os.Rename(r.path(), r.path()+".away"); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(5 * time.Second)
+		if s := r.inbox.Status(); s.Problem == "" {
+			t.Error("status tells no problem")
+		}
+		r.mkdir(r.path())
+		r.write("q/x.jsonl", line)
+		r.pass(10 * time.Second)
+		r.want("q/x.jsonl")
+		if s := r.inbox.Status(); s.Problem != "" {
+			t.Errorf("problem is %s", s.Problem)
+		}
+	})
+}
+
+// Claims on a share that is away are neither forgotten nor taken for taken away.
+func TestShareGoesAndComesBack(t *testing.T) {
+	bubble(t, func(r *rig) {
+		away := func() {
+			if err := os.Rename(r.path(), r.path()+".away"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		back := func() {
+			if err := os.Rename(r.path()+".away", r.path()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fail := true
+		r.o.NameTaken = func(string, store.FileName) (bool, error) {
+			if fail {
+				return false, errors.New("no outbox")
+			}
+			return false, nil
+		}
+		r.write("q/x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		away()
+		fail = false
+		r.pass(10 * time.Minute)
+		r.stop() // and a start without the share
+		r.run()
+		r.pass(10 * time.Minute)
+		r.want()
+		back()
+		r.pass(2 * time.Minute)
+		r.want("q/x.jsonl")
+		away()
+		r.end(r.admitted[0])
+		r.pass(10 * time.Minute)
+		if rec, err := r.store.Get(r.admitted[0].ID); err != nil || rec.Archived {
+			t.Errorf("archived %t without the share: %v", rec.Archived, err)
+		}
+		back()
+		r.pass(time.Minute)
+		r.wantTree("archive", "done/q/x.jsonl")
+		r.wantTree("inbox")
+	})
+}
+
+// What a crash left claimed is admitted under the id that it was claimed with.
+func TestRecoversClaims(t *testing.T) {
+	bubble(t, func(r *rig) {
+		id, queued, empty := store.NewID(), store.NewID(), store.NewID()
+		root := filepath.Join(".processing", r.store.Instance())
+		r.write(filepath.Join(root, id, "x.jsonl"), line)
+		r.write(filepath.Join(root, queued, "x.jsonl"), line)
+		r.write(filepath.Join(root, queued, queueFile), "q")
+		r.write(filepath.Join(root, queued, ".."+queueFile+".tmp"), "half")
+		r.write(filepath.Join(root, empty, ".."+queueFile+".tmp"), "half")
+		r.write(filepath.Join(".processing", "ANOTHER", "batch_x", "x.jsonl"), line)
+		r.run()
+		r.pass(time.Second)
+		r.want("x.jsonl", "q/x.jsonl")
+		for _, rec := range r.admitted {
+			if want := map[string]string{"": id, "q": queued}[rec.Queue]; rec.ID != want {
+				t.Errorf("id is %s, want %s", rec.ID, want)
+			}
+		}
+		if _, err := os.Lstat(r.path(root, empty)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the folder of an empty claim: %v", err)
+		}
+		if s := r.inbox.Status(); len(s.Foreign) != 1 || s.Foreign[0].Claims != 1 {
+			t.Errorf("foreign claims are %+v", s.Foreign)
+		}
+		r.stop()
+		r.run() // does not admit again what is a batch by now
+		r.pass(time.Second)
+		r.want("x.jsonl", "q/x.jsonl")
+	})
+}
+
+func TestClaimTakenAway(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.o.NameTaken = func(string, store.FileName) (bool, error) { return false, errors.New("no outbox") }
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		os.Remove(r.claimed("x.jsonl"))
+		r.pass(5 * time.Minute)
+		if s := r.inbox.Status(); len(s.Waiting) != 0 {
+			t.Errorf("waiting are %+v", s.Waiting)
+		}
+	})
+}
+
+func TestArchive(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.run()
+		for _, text := range []string{line, line + line, "bad\n"} {
+			r.write("q/x.JSONL", text)
+			r.pass(10 * time.Second)
+			r.end(r.admitted[len(r.admitted)-1])
+			r.pass(time.Second)
+		}
+		r.wantTree("archive", "done/q/x.JSONL", "done/q/x~2.JSONL", "failed/q/x.JSONL")
+		r.wantTree("inbox")
+		for _, rec := range r.admitted {
+			if rec, err := r.store.Get(rec.ID); err != nil || !rec.Archived {
+				t.Errorf("%s is archived: %t, %v", rec.ID, rec.Archived, err)
+			}
+		}
+	})
+}
+
+func TestArchiveIsTriedAgain(t *testing.T) {
+	bubble(t, func(r *rig) {
+		if err := os.WriteFile(r.o.Archive, nil, 0o600); err != nil { // where the folder should be
+			t.Fatal(err)
+		}
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		r.end(r.admitted[0])
+		r.stop() // the next life goes on with it
+		r.run()
+		r.pass(5 * time.Second)
+		os.Remove(r.o.Archive)
+		r.pass(5 * time.Second)
+		r.wantTree("archive", "done/x.jsonl")
+	})
+}
+
+func TestDuplicates(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		r.write("x.jsonl", line)
+		r.pass(5 * time.Second)
+		r.write("x.jsonl", line)
+		r.write("q/x.jsonl", line) // another queue, another batch
+		r.pass(5 * time.Second)
+		r.want("x.jsonl", "q/x.jsonl")
+		r.wantTree("archive", "duplicate/x.duplicate.json", "duplicate/x.jsonl", "duplicate/x~2.duplicate.json", "duplicate/x~2.jsonl")
+		note, err := os.ReadFile(filepath.Join(r.o.Archive, "duplicate", "x~2.duplicate.json"))
+		if err != nil || !strings.Contains(string(note), r.admitted[0].ID) {
+			t.Errorf("note is %s: %v", note, err)
+		}
+		r.end(r.admitted[0])
+		r.write("x.jsonl", line) // its batch has ended: it runs again
+		r.pass(5 * time.Second)
+		r.want("x.jsonl", "q/x.jsonl", "x.jsonl")
+	})
+}
+
+func TestDuplicatesAreSkipped(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.o.SkipEnded = true
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		r.end(r.admitted[0])
+		r.write("x.jsonl", line)
+		r.pass(5 * time.Second)
+		r.want("x.jsonl")
+		r.wantTree("archive", "done/x.jsonl", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
+	})
+}
+
+// A duplicate that cannot be set aside waits, without being copied again and again.
+func TestDuplicateCannotBeSetAside(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		if err := os.WriteFile(r.o.Archive, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.write("x.jsonl", line)
+		r.pass(5 * time.Second)
+		r.wantReason("x.jsonl", "not a directory")
+		r.pass(time.Hour)
+		os.Remove(r.o.Archive)
+		r.pass(2 * time.Minute)
+		r.want("x.jsonl")
+		r.wantTree("archive", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
+	})
+}
+
+func TestChanged(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		rec := r.admitted[0]
+		if r.inbox.Changed(rec) {
+			t.Error("unchanged, but reported")
+		}
+		r.append(r.claimed("x.jsonl"), line)
+		if !r.inbox.Changed(rec) {
+			t.Error("changed, but not reported")
+		}
+		os.Remove(r.claimed("x.jsonl"))
+		if r.inbox.Changed(rec) {
+			t.Error("taken away, and reported as changed")
+		}
+	})
+}
+
+// eventually waits for what real events bring.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+// Events make the inbox look long before the next regular scan, also after its folders were replaced.
+func TestEvents(t *testing.T) {
+	r := newRig(t)
+	r.o.Poll, r.o.Settle, r.o.Rescan, r.o.PollEvery = false, 10*time.Millisecond, time.Hour, 50*time.Millisecond
+	r.run()
+	drop := func(name string, n int) {
+		t.Helper()
+		r.write(name, line)
+		eventually(t, name+" is taken", func() bool { return len(r.names()) == n })
+	}
+	drop("a.jsonl", 1)
+	drop("q/b.jsonl", 2)
+	drop("q/c.jsonl", 3)
+	if err := os.Rename(r.path("q"), filepath.Join(r.dir, "q")); err != nil {
+		t.Fatal(err)
+	}
+	drop("q/d.jsonl", 4)
+	drop("q/e.jsonl", 5)
+	if err := os.Rename(r.path(), filepath.Join(r.dir, "old")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the loss is seen", func() bool { return r.inbox.Status().Problem != "" })
+	drop("f.jsonl", 6)
+	drop("g.jsonl", 7)
+	if !r.inbox.Status().Watching {
+		t.Error("it does not watch any more")
+	}
+	r.stop()
+	if err := os.Rename(filepath.Join(r.dir, "old"), filepath.Join(r.dir, "inbox.old")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Events that do not end, as of a large copy, do not keep other files from being taken.
+func TestFloodOfEvents(t *testing.T) {
+	r := newRig(t)
+	r.o.Poll, r.o.Settle, r.o.Rescan = false, 10*time.Millisecond, time.Hour
+	r.run()
+	r.write("large.jsonl", line)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		f, err := os.OpenFile(r.path("large.part"), os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+				f.WriteString("x")
+			}
+		}
+	}()
+	eventually(t, "the file is taken", func() bool { return len(r.names()) == 1 })
+	close(stop)
+	<-done
+}
+
+func TestNumbered(t *testing.T) {
+	long := strings.Repeat("é", 124)
+	for _, c := range []struct {
+		name string
+		n    int
+		want string
+	}{
+		{"x.jsonl", 1, "x.jsonl"}, {"x.jsonl", 2, "x~2.jsonl"}, {"x.JSONL.gz", 3, "x~3.JSONL.gz"}, {"İ\xff.jsonl", 2, "İ\xff~2.jsonl"},
+		{"a.jsonl.b.jsonl", 2, "a.jsonl.b~2.jsonl"}, {long + ".jsonl", 2, long[:len(long)-2] + "~2.jsonl"},
+	} {
+		if got := numbered(c.name, c.n); got != c.want || len(got) > 255 {
+			t.Errorf("%q, %d: %q of %d bytes, want %q", c.name, c.n, got, len(got), c.want)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package inbox
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"stoker/store"
+	"stoker/store/durable"
+	"stoker/store/faults"
+)
+
+// recoverArchive finds the inputs that a former life did not archive.
+func (in *Inbox) recoverArchive() {
+	records, err := in.o.Store.List()
+	if err != nil {
+		in.o.Logger.Error().Err(err).Msg("cannot list batches")
+	}
+	for _, r := range records {
+		if r.State.Ended() && !r.Archived {
+			in.archive = append(in.archive, r)
+		}
+	}
+}
+
+// findClaims finds what a crash left claimed, also on a share that came back only later. Batches that the store knows go
+// on without the inbox; what it does not know is admitted under the id that it was claimed with.
+func (in *Inbox) findClaims() {
+	dirs, err := os.ReadDir(in.processing())
+	if ignoreMissing(err) != nil {
+		in.o.Logger.Warn().Err(err).Msg("cannot read claims")
+		return
+	}
+	known := map[string]bool{}
+	for _, d := range dirs {
+		id := d.Name()
+		switch {
+		case !store.ValidID(id) || in.claims[id] != nil || faults.Planted("claim-forgotten"):
+		case in.known[id] || in.isBatch(id):
+			known[id] = true
+		default:
+			in.findClaim(id)
+		}
+	}
+	in.known = known
+}
+
+// isBatch reports whether a claim became a batch. When in doubt it did: admitting it again would begin it anew.
+func (in *Inbox) isBatch(id string) bool {
+	_, err := in.o.Store.Get(id)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		in.o.Logger.Error().Err(err).Str("batch", id).Msg("cannot read a claim's batch")
+	}
+	return !errors.Is(err, store.ErrNotFound)
+}
+
+func (in *Inbox) findClaim(id string) {
+	c, err := in.readClaim(id)
+	switch {
+	case err != nil:
+		in.o.Logger.Warn().Err(err).Str("batch", id).Msg("cannot read claim")
+	case c == nil:
+		in.dropClaimDir(id) // claimed nothing: the crash came before the rename
+	default:
+		in.o.Logger.Info().Str("batch", id).Str("name", c.name.String()).Msg("found claimed without a record; admitting")
+		in.claims[id] = c
+	}
+}
+
+// readClaim returns what a claim's folder holds; nil if that is nothing.
+func (in *Inbox) readClaim(id string) (*claim, error) {
+	dir := filepath.Join(in.processing(), id)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return !isOwn(e.Name()) })
+	if i < 0 {
+		return nil, nil
+	}
+	st, err := entries[i].Info()
+	if err != nil {
+		return nil, err
+	}
+	queue, err := os.ReadFile(filepath.Join(dir, queueFile))
+	if ignoreMissing(err) != nil {
+		return nil, err
+	}
+	return &claim{
+		id: id, queue: string(queue), name: store.FileName(st.Name()), since: time.Now(), print: fingerprintOf(st),
+		reason: "claimed before a crash",
+	}, nil
+}
+
+// isOwn tells what stands in a claim's folder beside the claimed file: the queue's name, whole or half written, and what
+// NFS keeps of removed files.
+func isOwn(name string) bool { return strings.HasPrefix(name, ".") }
+
+// dropClaimDir removes a claim's folder. It leaves one that holds a claimed file.
+func (in *Inbox) dropClaimDir(id string) {
+	dir := filepath.Join(in.processing(), id)
+	entries, err := os.ReadDir(dir)
+	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !isOwn(e.Name()) }) {
+		return
+	}
+	for _, e := range entries {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+	}
+	if err == nil {
+		err = os.Remove(dir)
+	}
+	if err == nil {
+		err = durable.SyncDir(in.processing())
+	}
+	if ignoreMissing(err) != nil {
+		in.o.Logger.Warn().Err(err).Msg("cannot remove claim folder")
+	}
+}
