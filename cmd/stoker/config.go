@@ -13,6 +13,7 @@ func newConfigCommand(a *app) *cobra.Command {
 		Use:   "config",
 		Short: "Check the configuration, or show what is in effect",
 		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // cobra would take any word without one
 	}
 	cmd.AddCommand(newConfigCheckCommand(a), newConfigShowCommand(a))
 	return cmd

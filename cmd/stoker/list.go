@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -14,6 +15,11 @@ import (
 	"stoker/store"
 )
 
+// states are those of a batch, in the order in which it passes them.
+func states() []store.State {
+	return []store.State{store.Validating, store.InProgress, store.Finalizing, store.Completed, store.Failed}
+}
+
 func newListCommand(a *app) *cobra.Command {
 	var asJSON bool
 	var state string
@@ -22,6 +28,9 @@ func newListCommand(a *app) *cobra.Command {
 		Short: "List batches, oldest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if state != "" && !slices.Contains(states(), store.State(state)) {
+				return &usageError{fmt.Errorf("%q is no state", state)}
+			}
 			return a.withSource(cmd.Context(), func(src source, _ *config.Loaded) error {
 				list, err := src.Batches(cmd.Context(), store.State(state))
 				if err != nil {
@@ -43,7 +52,7 @@ func (a *app) writeList(list *api.Batches) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSTATE\tDONE\tFAILED\tREQUESTS\tQUEUE\tNAME\tCREATED")
 	for _, b := range list.Batches {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", b.ID, b.State, b.Completed, b.Failed, b.Requests, b.Queue, b.Name, localTime(b.CreatedAt))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", b.ID, b.State, b.Completed, b.Failed, b.Requests, printable(b.Queue), printable(b.Name), localTime(b.CreatedAt))
 	}
 	return w.Flush()
 }
@@ -87,9 +96,9 @@ func (a *app) writeBatch(b *api.Batch, loaded *config.Loaded) error {
 	if b.Refused != nil {
 		row("refused", "%s: %s", b.Refused.Code, b.Refused.Message)
 	}
-	row("input", "%s, %s, sha256 %s", b.InputName, humanize.IBytes(uint64(b.InputBytes)), b.InputSHA256)
+	row("input", "%s, %s, sha256 %s", printable(b.InputName), humanize.IBytes(uint64(b.InputBytes)), b.InputSHA256)
 	if b.Queue != "" {
-		row("queue", "%s", b.Queue)
+		row("queue", "%s", printable(b.Queue))
 	}
 	row("requests", "%d: %d completed, %d failed, %d run again after a crash", b.Requests, b.Completed, b.Failed, b.Redone)
 	row("tokens", "%d in, %d out", b.PromptTokens, b.CompletionTokens)
@@ -106,7 +115,7 @@ func (a *app) writeBatch(b *api.Batch, loaded *config.Loaded) error {
 	}
 	if b.State.Ended() {
 		for _, path := range resultPaths(loaded.Paths.Outbox, b) {
-			row("results", "%s", path)
+			row("results", "%s", printable(path))
 		}
 	}
 	return w.Flush()

@@ -88,7 +88,7 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 			return fmt.Errorf("clean up: %w", err)
 		}
 	}
-	return a.reportOnce(batches, deliver)
+	return a.reportEnded(batches, func(i int) []string { return deliver[i].paths })
 }
 
 // onceConfig is the configuration with folders of its own, the same for the same files, so that a second run goes on.
@@ -221,9 +221,13 @@ func dropMissing(d *daemon.Daemon, drops []drop) error {
 
 // claimed reports whether a file was dropped by a run before: it waits in the inbox, or was claimed and not yet admitted.
 func claimed(to string) bool {
-	claims, _ := filepath.Glob(filepath.Join(filepath.Dir(to), ".processing", "*", "*", filepath.Base(to)))
+	inbox, name := filepath.Split(to)
+	claims, _ := fs.Glob(os.DirFS(inbox), ".processing/*/*") // not with the name: it may look like a pattern
 	_, err := os.Lstat(to)
-	return err == nil || len(claims) > 0
+	return err == nil || slices.ContainsFunc(claims, func(dir string) bool {
+		_, err := os.Lstat(filepath.Join(inbox, dir, name))
+		return err == nil
+	})
 }
 
 // delivery is where one file's results go.
@@ -300,21 +304,4 @@ func resultSuffix(path string) string {
 	suffixes := []string{store.SuffixOutput, store.SuffixErrors, store.SuffixBatch}
 	i := slices.IndexFunc(suffixes, func(s string) bool { return strings.HasSuffix(path, s) })
 	return suffixes[i]
-}
-
-func (a *app) reportOnce(batches []api.Batch, deliveries []delivery) error {
-	var failed error
-	for i, b := range batches {
-		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", b.InputName, b.State, b.Completed, b.Failed)
-		for _, path := range deliveries[i].paths {
-			fmt.Fprintf(a.stdout, "  %s\n", path)
-		}
-		switch {
-		case b.State == store.Failed:
-			failed = fmt.Errorf("%s failed: %s", b.InputName, b.Refused.Message)
-		case b.Failed > 0 && failed == nil:
-			failed = &exitError{code: exitSomeFailed}
-		}
-	}
-	return failed
 }

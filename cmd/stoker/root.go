@@ -38,6 +38,7 @@ type app struct {
 	environ        []string
 	configPath     string
 	root           string
+	begun          bool // the command line was understood
 }
 
 // exitError ends the program with a code. Without an error the report on stdout has said everything.
@@ -81,7 +82,6 @@ into an outbox.`,
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.PersistentFlags().StringVar(&a.configPath, "config", "", "configuration file (default: $STOKER_CONFIG, ~/.config/stoker/config.toml, /etc/stoker/config.toml)")
 	root.PersistentFlags().StringVar(&a.root, "root", "", "folder for inbox, outbox, archive and state, instead of those in [paths]")
 	for _, group := range []struct {
@@ -95,8 +95,8 @@ into an outbox.`,
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {
 			c.GroupID = group.id
-			c.Args = asUsage(c.Args)
 			root.AddCommand(c)
+			a.noteBegin(c)
 		}
 	}
 	return root
@@ -107,15 +107,17 @@ type usageError struct{ err error }
 
 func (e *usageError) Error() string { return e.err.Error() }
 
-func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	if check == nil {
-		return nil
-	}
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &usageError{err}
+// noteBegin has a command and those below it note that they began: what cobra refuses before that is a mistake on the
+// command line.
+func (a *app) noteBegin(c *cobra.Command) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			a.begun = true
+			return run(cmd, args)
 		}
-		return nil
+	}
+	for _, sub := range c.Commands() {
+		a.noteBegin(sub)
 	}
 }
 
@@ -133,6 +135,9 @@ func configDir(l *config.Loaded) string {
 
 // fail prints an error with its hint and returns the exit code.
 func (a *app) fail(cmd *cobra.Command, err error) int {
+	if !a.begun {
+		err = &usageError{err}
+	}
 	code, hint := classify(cmd, err)
 	var exit *exitError
 	if errors.As(err, &exit) && exit.err == nil {
@@ -180,8 +185,6 @@ func classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitFailure, python.Hint
 	case errors.As(err, &permanent):
 		return exitFailure, permanent.Hint
-	case !cmd.HasParent(): // cobra's own: an unknown command
-		return exitUsage, "see 'stoker --help'"
 	}
 	return exitFailure, ""
 }

@@ -16,6 +16,7 @@ import (
 
 	"stoker/daemon/api"
 	"stoker/daemon/client"
+	"stoker/daemon/inbox"
 	"stoker/store"
 	"stoker/store/batchfile/check"
 	"stoker/store/durable"
@@ -69,7 +70,7 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 		if err := drops[i].copy(); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stderr, "stoker: %s is in the inbox\n", drops[i].to)
+		fmt.Fprintf(a.stderr, "stoker: %s is in the inbox\n", printable(drops[i].to))
 	}
 	if !f.wait {
 		return nil
@@ -87,21 +88,38 @@ func planDrops(paths []string, dir string, f submitFlags) ([]drop, error) {
 	if f.name != "" && len(paths) > 1 {
 		return nil, &usageError{errors.New("--name goes with one FILE")}
 	}
-	if strings.ContainsRune(f.queue, '/') || strings.HasPrefix(f.queue, ".") {
+	if f.queue != "" && (strings.ContainsRune(f.queue, '/') || !inbox.IsQueue(f.queue)) {
 		return nil, &usageError{fmt.Errorf("%q is no name of a queue", f.queue)}
 	}
 	var drops []drop
-	for _, from := range paths {
-		name := filepath.Base(from)
+	from := map[string]string{} // by name
+	for _, path := range paths {
+		name := filepath.Base(path)
 		if f.name != "" {
 			name = f.name
 		}
-		if _, _, ok := store.SplitInputName(name); !ok || name != filepath.Base(name) {
-			return nil, &exitError{code: exitUsage, err: fmt.Errorf("submit %s: stoker takes .jsonl, .jsonl.gz and .jsonl.zst files", from), hint: "--name gives it another name"}
+		if err := checkDropName(path, name); err != nil {
+			return nil, err
 		}
-		drops = append(drops, drop{from: from, to: filepath.Join(dir, name), queue: f.queue})
+		if other := from[name]; other != "" {
+			return nil, &usageError{fmt.Errorf("%s and %s have the same name", other, path)}
+		}
+		from[name] = path
+		drops = append(drops, drop{from: path, to: filepath.Join(dir, name), queue: f.queue})
 	}
 	return drops, nil
+}
+
+// checkDropName refuses a name that the inbox would not take.
+func checkDropName(path, name string) error {
+	const hint = "rename it, or drop it under another name with 'stoker submit --name'"
+	if _, _, ok := store.SplitInputName(name); !ok || name != filepath.Base(name) {
+		return &exitError{code: exitUsage, err: fmt.Errorf("%s: stoker takes .jsonl, .jsonl.gz and .jsonl.zst files", path), hint: hint}
+	}
+	if inbox.IsIgnored(name) {
+		return &exitError{code: exitUsage, err: fmt.Errorf("%s: the inbox does not take files named %s", path, name), hint: hint}
+	}
+	return nil
 }
 
 func (a *app) dryRun(ctx context.Context, drops []drop, o check.Options) error {
@@ -114,7 +132,7 @@ func (a *app) dryRun(ctx context.Context, drops []drop, o check.Options) error {
 		return err
 	}
 	for _, d := range drops {
-		fmt.Fprintf(a.stdout, "%s would go to %s\n", d.from, d.to)
+		fmt.Fprintf(a.stdout, "%s would go to %s\n", printable(d.from), printable(d.to))
 	}
 	if !ok {
 		return &exitError{code: exitSomeFailed}
@@ -171,7 +189,7 @@ func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, 
 		batches, ended := findBatches(list, drops, since)
 		if ended {
 			p.clear()
-			return a.reportEnded(batches, outbox)
+			return a.reportEnded(batches, func(i int) []string { return resultPaths(outbox, &batches[i]) })
 		}
 		if err := engineDown(status); err != nil {
 			return err
@@ -222,25 +240,30 @@ func engineDown(s *api.Status) error {
 	return &exitError{code: exitFailure, err: fmt.Errorf("the engine is down: %s", s.Engine.Reason), hint: s.Engine.Hint}
 }
 
-// reportEnded prints where the results are.
-func (a *app) reportEnded(batches []api.Batch, outbox string) error {
-	failed := false
+// reportEnded prints how each batch ended and where its results are. The error is the worst of their ends.
+func (a *app) reportEnded(batches []api.Batch, paths func(i int) []string) error {
+	var worst error
 	for i := range batches {
 		b := &batches[i]
-		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", b.InputName, b.State, b.Completed, b.Failed)
-		for _, path := range resultPaths(outbox, b) {
-			fmt.Fprintf(a.stdout, "  %s\n", path)
+		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", printable(b.InputName), b.State, b.Completed, b.Failed)
+		for _, path := range paths(i) {
+			fmt.Fprintf(a.stdout, "  %s\n", printable(path))
 		}
-		if b.State == store.Failed {
-			reason := "no line could run"
-			if b.Refused != nil {
-				reason = b.Refused.Message
-			}
-			return &exitError{code: exitFailure, err: fmt.Errorf("batch %s failed: %s", b.ID, reason)}
+		if err := verdict(b); err != nil && (worst == nil || b.State == store.Failed) {
+			worst = err
 		}
-		failed = failed || b.Failed > 0
 	}
-	if failed {
+	return worst
+}
+
+// verdict is an ended batch's exit code.
+func verdict(b *api.Batch) error {
+	switch {
+	case b.State == store.Failed && b.Refused != nil:
+		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed: %s", printable(b.InputName), b.Refused.Message)}
+	case b.State == store.Failed:
+		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed", printable(b.InputName))}
+	case b.Failed > 0:
 		return &exitError{code: exitSomeFailed}
 	}
 	return nil

@@ -54,9 +54,9 @@ func (a *app) writeVerification(v *api.Verification) {
 		if !f.Note {
 			kind = string(f.Invariant)
 		}
-		place := f.File
+		place := printable(f.File)
 		if f.Line > 0 {
-			place = fmt.Sprintf("%s (line %d of the input)", f.File, f.Line)
+			place = fmt.Sprintf("%s (line %d of the input)", place, f.Line)
 		}
 		fmt.Fprintf(a.stdout, "%s: %s: %s: %s\n", kind, f.Batch, place, f.Message)
 	}
