@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,25 +118,16 @@ func TestKills(t *testing.T) {
 	}
 }
 
-// engineCore finds vLLM's engine process: the one that the worker spawned, which may have given itself a title.
+// engineCore finds vLLM's engine process by the title that it gives itself.
 func (s *service) engineCore() int {
 	s.t.Helper()
-	for pid := range s.processes() {
-		cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-		if strings.Contains(string(cmdline), "EngineCore") || strings.Contains(string(cmdline), "spawn_main") {
+	for pid, cmdline := range s.processes() {
+		if strings.Contains(cmdline, "EngineCore") || strings.Contains(cmdline, "spawn_main") {
 			return pid
 		}
 	}
-	s.t.Fatalf("no EngineCore among %q", s.cmdlines())
+	s.t.Fatalf("no EngineCore among %v", s.processes())
 	return 0
-}
-
-func (s *service) cmdlines() (all []string) {
-	for pid := range s.processes() {
-		cmdline, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-		all = append(all, strings.ReplaceAll(string(cmdline), "\x00", " "))
-	}
-	return all
 }
 
 // TestPermanentFailures starts engines that can never run. Status says why, and nothing is tried again.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,10 +56,13 @@ type service struct {
 	env  []string
 	cmd  *exec.Cmd
 	log  *bytes.Buffer
+
+	instance string
+	groups   map[int]bool // process groups of the workers that status named
 }
 
 func newService(t testing.TB, env ...string) *service {
-	s := &service{t: t, root: t.TempDir(), env: append([]string{"STOKER_INBOX__SETTLE=200ms"}, env...)}
+	s := &service{t: t, root: t.TempDir(), env: append([]string{"STOKER_INBOX__SETTLE=200ms"}, env...), groups: map[int]bool{}}
 	if err := os.MkdirAll(filepath.Join(s.root, "inbox"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +128,14 @@ type status struct {
 
 func (s *service) status() (st status, ok bool) {
 	out, _ := s.command("status", "--json").Output()
-	return st, json.Unmarshal(out, &st) == nil
+	if json.Unmarshal(out, &st) != nil {
+		return st, false
+	}
+	s.instance = st.Instance
+	if st.Engine.PID > 0 {
+		s.groups[st.Engine.PID] = true // a worker leads its group
+	}
+	return st, true
 }
 
 // await polls until the condition holds.
@@ -242,29 +253,29 @@ func (s *service) verify() {
 	}
 }
 
-// processes are the living ones of the engine: its environment names this stoker's instance.
+// processes are the living ones of the engine, by their command lines: their environment names this stoker's instance, or
+// they are in the group of a worker. vLLM's EngineCore overwrites its environment with a title.
 func (s *service) processes() map[int]string {
-	out, _ := s.command("status", "--json").Output()
-	var st status
-	if err := json.Unmarshal(out, &st); err != nil || st.Instance == "" {
-		s.t.Fatalf("no instance in %s", out)
+	s.t.Helper()
+	if s.instance == "" {
+		s.t.Fatal("no status was asked for before")
 	}
 	found := map[int]string{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range dirs {
-		env, err := os.ReadFile(filepath.Join(dir, "environ"))
-		if err != nil || !bytes.Contains(env, []byte("STOKER_WORKER="+st.Instance+":")) {
-			continue
-		}
 		stat, _ := os.ReadFile(filepath.Join(dir, "stat"))
-		_, rest, _ := bytes.Cut(stat, []byte(") "))
-		if len(rest) == 0 || rest[0] == 'Z' || rest[0] == 'X' {
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:]) // state, parent, group, … of proc_pid_stat(5)
+		if len(fields) < 3 || bytes.ContainsAny(fields[0], "ZX") {
 			continue
 		}
-		name, _ := os.ReadFile(filepath.Join(dir, "comm"))
-		var pid int
-		fmt.Sscan(filepath.Base(dir), &pid)
-		found[pid] = strings.TrimSpace(string(name))
+		group, _ := strconv.Atoi(string(fields[2]))
+		env, _ := os.ReadFile(filepath.Join(dir, "environ"))
+		if !s.groups[group] && !bytes.Contains(env, []byte("STOKER_WORKER="+s.instance+":")) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		cmdline, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+		found[pid] = strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
 	}
 	return found
 }

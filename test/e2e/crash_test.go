@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+)
+
+// walk is one stoker that dies at given points, one after another, over files that need every kind of end.
+type walk struct {
+	home    *home
+	crashes []string
+	plant   string // a bug that is in it; "" for none
+	again   int    // copies of the file that is dropped more than once
+}
+
+// slow gives the second copy of a file time to arrive while the first one runs.
+const slow = "delay = \"400ms\"\n"
+
+func newWalk(t *testing.T, plant string, crashes ...string) *walk {
+	return &walk{home: newHome(t, faulty, config+slow), crashes: crashes, plant: plant}
+}
+
+func (w *walk) inputs() []input {
+	return []input{
+		{name: "good.jsonl", lines: good("good", 20)},
+		{name: "queue/mixed.jsonl", lines: concat(good("mixed", 3), bad("mixed"), good("more", 4))},
+		{name: "bad.jsonl", lines: bad("bad")},
+		{name: "again.jsonl", lines: good("again", 5), copies: w.again},
+	}
+}
+
+// run drops the files, lets stoker die at each point and judges what it made of them in the end. Missed is an error too:
+// a point that is not reached proves nothing.
+func (w *walk) run() (missed []string, err error) {
+	for _, in := range w.inputs() {
+		w.home.drop(in.name, in.content())
+	}
+	w.again = 1
+	for _, point := range w.crashes {
+		if err := w.live("STOKER_CRASH_AT=" + point); err != nil {
+			return nil, err
+		}
+		if !w.home.dead() {
+			missed = append(missed, point)
+			if err := w.home.stop(); err != nil {
+				return missed, err
+			}
+		}
+	}
+	if err := w.live(""); err != nil {
+		return missed, err
+	}
+	if w.home.dead() {
+		return missed, fmt.Errorf("the daemon died by itself\n%s", w.home.log())
+	}
+	if err := w.home.stop(); err != nil {
+		return missed, err
+	}
+	_, err = w.home.verify()
+	return missed, errors.Join(err, w.home.judge(w.inputs()...))
+}
+
+// live runs stoker until it dies or has nothing left to do. The second copy of a file is dropped as soon as there is room
+// for its name.
+func (w *walk) live(crash string) error {
+	w.home.start(crash, "STOKER_PLANT="+w.plant)
+	err := w.home.await("the second drop", func() bool {
+		if w.home.dead() || w.again == 2 {
+			return true
+		}
+		if _, err := os.Lstat(w.home.path("inbox/again.jsonl")); err != nil {
+			in := w.inputs()[3]
+			w.home.drop(in.name, in.content())
+			w.again = 2
+		}
+		return false
+	})
+	if err != nil || w.home.dead() {
+		return err
+	}
+	if err := w.home.awaitIdle(); !w.home.dead() {
+		return err
+	}
+	return nil
+}
+
+// TestCrashAtEveryPoint kills stoker at each step that promises durability, and proves that the next start makes good.
+func TestCrashAtEveryPoint(t *testing.T) {
+	for _, point := range faultPoints(t, "Crash") {
+		t.Run(point, func(t *testing.T) {
+			t.Parallel()
+			missed, err := newWalk(t, "", point).run()
+			if err != nil {
+				t.Error(err)
+			}
+			if len(missed) > 0 {
+				t.Errorf("nothing reached %s: drop a file that does", missed)
+			}
+		})
+	}
+}
+
+// TestCrashTwice kills the start after the crash too, at another point, which that start may not pass any more.
+func TestCrashTwice(t *testing.T) {
+	points := faultPoints(t, "Crash")
+	for i, first := range points {
+		second := points[(i*5+7)%len(points)]
+		if testing.Short() && i%4 != 0 {
+			continue
+		}
+		t.Run(first+"+"+second, func(t *testing.T) {
+			t.Parallel()
+			if _, err := newWalk(t, "", first, second).run(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,228 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/go-cmp/cmp"
+)
+
+// batchObject is what is judged of NAME.batch.json.
+type batchObject struct {
+	Status string `json:"status"`
+	Counts struct {
+		Total, Completed, Failed int
+	} `json:"request_counts"`
+	Stoker struct {
+		Name   string      `json:"name"`
+		Queue  string      `json:"queue"`
+		Input  fileObject  `json:"input"`
+		Output *fileObject `json:"output"`
+		Errors *fileObject `json:"errors"`
+	} `json:"stoker"`
+}
+
+type fileObject struct {
+	Name   string `json:"name"`
+	SHA256 string `json:"sha256"`
+	Bytes  int64  `json:"bytes"`
+}
+
+// result is one line of a result file, in either form.
+type result struct {
+	ID       *string        `json:"custom_id"`
+	Response jsontext.Value `json:"response"`
+	Error    *struct {
+		Code string `json:"code"`
+	} `json:"error"`
+}
+
+// text is what the engine answered.
+func (r *result) text() string {
+	var simple string
+	if json.Unmarshal(r.Response, &simple) == nil {
+		return simple
+	}
+	var openAI struct {
+		Body struct {
+			Choices []struct {
+				Message struct {
+					Content string `json:"content"`
+				} `json:"message"`
+			} `json:"choices"`
+		} `json:"body"`
+	}
+	if json.Unmarshal(r.Response, &openAI) == nil && len(openAI.Body.Choices) == 1 {
+		return openAI.Body.Choices[0].Message.Content
+	}
+	return ""
+}
+
+// judge reads the folders of a stopped stoker and compares them with what was dropped. It trusts nothing that stoker
+// says of itself.
+func (h *home) judge(inputs ...input) error {
+	var errs []error
+	want := map[string]bool{}
+	for i := range inputs {
+		errs = append(errs, h.judgeInput(&inputs[i], want))
+	}
+	errs = append(errs, h.judgeStrangers(want), h.judgeLeftovers())
+	return errors.Join(errs...)
+}
+
+// judgeInput judges all that became of one input. It adds the files that are accounted for to known.
+func (h *home) judgeInput(in *input, known map[string]bool) error {
+	queue, file := filepath.Split(in.name)
+	stem := strings.TrimSuffix(file, ".jsonl")
+	copies := max(in.copies, 1)
+	var errs []error
+	set := h.count(known, "archive/duplicate/"+queue, file)
+	for n := range copies - set {
+		errs = append(errs, h.judgeBatch(in, filepath.Join(h.path("outbox"), queue, numbered(stem, n+1)), known))
+	}
+	folder := "done"
+	if in.fails() {
+		folder = "failed"
+	}
+	if archived := h.count(known, "archive/"+folder+"/"+queue, file); archived != copies-set {
+		errs = append(errs, fmt.Errorf("%s: dropped %d times, %d were set aside and %d archived as %s", in.name, copies, set, archived, folder))
+	}
+	for n := range set {
+		known[h.path("archive/duplicate", queue, numbered(stem, n+1)+".duplicate.json")] = true
+	}
+	return errors.Join(errs...)
+}
+
+func (in *input) fails() bool {
+	for _, l := range in.lines {
+		if l.code == "" {
+			return false
+		}
+	}
+	return true
+}
+
+func numbered(stem string, n int) string {
+	if n == 1 {
+		return stem
+	}
+	return fmt.Sprintf("%s~%d", stem, n)
+}
+
+// count counts a file's copies in a folder: x.jsonl, x~2.jsonl, …
+func (h *home) count(known map[string]bool, dir, file string) int {
+	stem := strings.TrimSuffix(file, ".jsonl")
+	for n := 0; ; n++ {
+		path := h.path(dir, numbered(stem, n+1)+".jsonl")
+		if _, err := os.Lstat(path); err != nil {
+			return n
+		}
+		known[path] = true
+	}
+}
+
+// judgeBatch judges the result files of one run of an input.
+func (h *home) judgeBatch(in *input, base string, known map[string]bool) error {
+	var b batchObject
+	raw, err := os.ReadFile(base + ".batch.json")
+	if err != nil {
+		return err
+	}
+	known[base+".batch.json"] = true
+	if err := json.Unmarshal(raw, &b, json.MatchCaseInsensitiveNames(true)); err != nil {
+		return fmt.Errorf("%s.batch.json: %w", base, err)
+	}
+	output, err1 := readResults(base+".output.jsonl", b.Stoker.Output, known)
+	failures, err2 := readResults(base+".errors.jsonl", b.Stoker.Errors, known)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	var wantOutput, wantFailures []string
+	for _, l := range in.lines {
+		if l.code == "" {
+			wantOutput = append(wantOutput, l.id+": "+l.text)
+		} else {
+			wantFailures = append(wantFailures, l.id+": "+l.code)
+		}
+	}
+	state := "completed"
+	if in.fails() {
+		state = "failed"
+	}
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(in.content())))
+	got := []any{b.Status, b.Counts.Total, b.Counts.Completed, b.Counts.Failed, b.Stoker.Input.SHA256, output, failures}
+	want := []any{state, len(in.lines), len(wantOutput), len(wantFailures), sum, wantOutput, wantFailures}
+	if diff := cmp.Diff(want, got); diff != "" {
+		return fmt.Errorf("%s (-want +got):\n%s", base, diff)
+	}
+	return nil
+}
+
+// readResults reads a result file, which must be as the batch object says, as "custom_id: answer or error code".
+func readResults(path string, told *fileObject, known map[string]bool) (lines []string, err error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && told == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	known[path] = true
+	name := strings.ToValidUTF8(filepath.Base(path), "\uFFFD") // as JSON can hold it
+	if got := (fileObject{name, fmt.Sprintf("%x", sha256.Sum256(raw)), int64(len(raw))}); told == nil || *told != got {
+		return nil, fmt.Errorf("%s is %+v, the batch object says %+v", path, got, told)
+	}
+	for text := range strings.Lines(string(raw)) {
+		var r result
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			return nil, fmt.Errorf("%s: %w in %q", path, err, text)
+		}
+		id, what := "", r.text()
+		if r.ID != nil {
+			id = *r.ID
+		}
+		if r.Error != nil {
+			what = r.Error.Code
+		}
+		lines = append(lines, id+": "+what)
+	}
+	return lines, nil
+}
+
+// judgeStrangers finds files in outbox and archive that nothing accounts for.
+func (h *home) judgeStrangers(known map[string]bool) error {
+	var errs []error
+	for _, dir := range []string{"outbox", "archive"} {
+		filepath.WalkDir(h.path(dir), func(path string, e fs.DirEntry, err error) error {
+			if err == nil && !e.IsDir() && !known[path] {
+				errs = append(errs, fmt.Errorf("nobody accounts for %s", path))
+			}
+			return nil
+		})
+	}
+	return errors.Join(errs...)
+}
+
+// judgeLeftovers finds what must be gone when all has ended: files in the inbox, and temporary ones anywhere.
+func (h *home) judgeLeftovers() error {
+	var errs []error
+	if left := h.inboxFiles(); len(left) > 0 {
+		errs = append(errs, fmt.Errorf("left in the inbox: %q", left))
+	}
+	batchFiles := map[string]bool{"input.jsonl": true, "input.idx": true, "journal": true, "meta.json": true}
+	filepath.WalkDir(h.dir, func(path string, e fs.DirEntry, err error) error {
+		inBatch := strings.Contains(path, "/batches/")
+		if err == nil && !e.IsDir() && (strings.HasSuffix(path, ".tmp") || inBatch && !batchFiles[e.Name()]) {
+			errs = append(errs, fmt.Errorf("left over: %s", path))
+		}
+		return nil
+	})
+	return errors.Join(errs...)
+}

@@ -1,0 +1,93 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// planted are the bugs that the death of the process can show, each with the crash that shows it.
+func planted() map[string]crash {
+	return map[string]crash{
+		// A torn tail that stays makes everything behind it unreadable.
+		"tail-not-cut": walkWith("journal.torn"),
+		// Results that recovery does not count are made again, and stand in the journal twice.
+		"adopt-nothing": walkWith("commit.journals-synced"),
+		// What was claimed but not yet recorded is never run.
+		"claim-forgotten": walkWith("claim.renamed"),
+		// Somebody else's file in the outbox is lost.
+		"publish-replaces": foreignFile,
+	}
+}
+
+// crash is a stoker's death with or without a planted bug, and what is wrong after it.
+type crash func(t *testing.T, plant string) error
+
+// unseen are the bugs that only a power cut shows: the kernel keeps what a killed process wrote, in the order in which it
+// was written, synced or not.
+func unseen() []string { return []string{"journal-not-synced", "checkpoint-first", "claim-not-synced"} }
+
+func walkWith(point string) crash {
+	return func(t *testing.T, plant string) error {
+		missed, err := newWalk(t, plant, point).run()
+		if len(missed) > 0 {
+			t.Fatalf("nothing reached %s", missed)
+		}
+		return err
+	}
+}
+
+// foreignFile has somebody put a file where a batch is about to publish, while stoker is dead.
+func foreignFile(t *testing.T, plant string) error {
+	h := newHome(t, faulty, config)
+	in := input{name: "x.jsonl", lines: good("x", 3)}
+	h.drop(in.name, in.content())
+	h.start("STOKER_CRASH_AT=publish.recorded", "STOKER_PLANT="+plant)
+	if err := h.await("the crash", h.dead); err != nil {
+		t.Fatal(err)
+	}
+	const foreign = "mine\n"
+	h.write("outbox/x.output.jsonl", foreign)
+	h.start("STOKER_PLANT=" + plant)
+	if err := errors.Join(h.awaitIdle(), h.stop()); err != nil {
+		return err
+	}
+	if got, err := os.ReadFile(h.path("outbox/x.output.jsonl")); err != nil || string(got) != foreign {
+		return errors.Join(errors.New("somebody's file was replaced"), err)
+	}
+	if err := os.Remove(h.path("outbox/x.output.jsonl")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.verify()
+	return errors.Join(err, h.judgeBatch(&in, h.path("outbox/x~2"), map[string]bool{}))
+}
+
+// TestPlantedBugs proves that these tests can fail: each planted bug must turn its crash red, which is green without it.
+func TestPlantedBugs(t *testing.T) {
+	for plant, crash := range planted() {
+		t.Run(plant, func(t *testing.T) {
+			t.Parallel()
+			if err := crash(t, ""); err != nil {
+				t.Fatalf("red without the bug: %v", err)
+			}
+			err := crash(t, plant)
+			if err == nil {
+				t.Fatal("nothing noticed the bug")
+			}
+			message, _, _ := strings.Cut(err.Error(), "\n")
+			t.Logf("noticed: %s", message)
+		})
+	}
+}
+
+// TestEveryPlantIsKnown keeps the list above complete.
+func TestEveryPlantIsKnown(t *testing.T) {
+	known := planted()
+	for _, plant := range faultPoints(t, "Planted") {
+		if _, ok := known[plant]; !ok && !slices.Contains(unseen(), plant) {
+			t.Errorf("planted bug %q: say which crash shows it, or that none does", plant)
+		}
+	}
+}
