@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 var sampleFrames = []Frame{
@@ -18,7 +17,11 @@ var sampleFrames = []Frame{
 	{Kind: KindError, Seq: 1<<32 - 1, Status: 400, Payload: []byte("SJ\x01 looks like a frame")},
 	{Kind: KindPublish, Payload: []byte(`{"name":"x"}`)},
 	{Kind: KindDone, Payload: []byte{}},
+	{Kind: KindHanded, Seq: 9, Payload: []byte{}},
 }
+
+// sameBytes compares payloads, and sees no difference between none and an empty one.
+var sameBytes = cmp.Comparer(bytes.Equal)
 
 func encodeFrames(frames ...Frame) []byte {
 	b := []byte(journalHead)
@@ -67,7 +70,7 @@ func TestJournalRoundTrip(t *testing.T) {
 	must(t, err)
 	defer j.close()
 	got, valid := scanned(t, j.f, false)
-	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(want, got, sameBytes); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
 	}
 	if valid != j.offset {
@@ -80,7 +83,7 @@ func TestEveryDamageLeavesAPrefix(t *testing.T) {
 	check := func(t *testing.T, name string, content []byte) {
 		t.Helper()
 		got, valid := scanned(t, journalFileOf(t, content), false)
-		if len(got) > len(sampleFrames) || !cmp.Equal(got, sampleFrames[:len(got)], cmpopts.EquateEmpty()) {
+		if len(got) > 0 && !cmp.Equal(got, sampleFrames[:min(len(got), len(sampleFrames))], sameBytes) {
 			t.Fatalf("%s: adopted %v", name, got)
 		}
 		if want := int64(len(encodeFrames(got...))); valid != want {
@@ -102,6 +105,7 @@ func TestEveryDamageLeavesAPrefix(t *testing.T) {
 func TestResyncFindsFramesBehindDamage(t *testing.T) {
 	whole := encodeFrames(sampleFrames...)
 	second := len(encodeFrames(sampleFrames[0]))
+	allButLast := sampleFrames[:len(sampleFrames)-1]
 	for _, test := range []struct {
 		name    string
 		content []byte
@@ -111,14 +115,14 @@ func TestResyncFindsFramesBehindDamage(t *testing.T) {
 		{"flipped length", flip(whole, len(journalHead)+12), sampleFrames[1:]},
 		{"two damaged", flip(flip(whole, len(journalHead)), second), sampleFrames[2:]},
 		{"garbage between", slices.Concat(whole[:second], []byte("SJSJ\x01"), whole[second:]), sampleFrames},
-		{"last one torn", whole[:len(whole)-1], sampleFrames[:4]},
+		{"last one torn", whole[:len(whole)-1], allButLast},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, valid := scanned(t, journalFileOf(t, test.content), true)
-			if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(test.want, got, sameBytes); diff != "" {
 				t.Errorf("frames (-want +got):\n%s", diff)
 			}
-			if test.name == "last one torn" && valid != int64(len(encodeFrames(sampleFrames[:4]...))) {
+			if test.name == "last one torn" && valid != int64(len(encodeFrames(allButLast...))) {
 				t.Errorf("valid up to %d", valid)
 			}
 		})
@@ -191,7 +195,7 @@ func TestFullDiskKeepsFrames(t *testing.T) {
 	j.f = good
 	must(t, j.appendNow(sampleFrames[2]))
 	got, _ := scanned(t, good, false)
-	if diff := cmp.Diff([]Frame{sampleFrames[0], sampleFrames[2]}, got, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff([]Frame{sampleFrames[0], sampleFrames[2]}, got, sameBytes); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
 	}
 }

@@ -57,14 +57,22 @@ func takeSnapshot(ctx context.Context, dir string, a Admission) (*Meta, error) {
 	if err := snap.take(ctx, dir, src, compression); err != nil {
 		return nil, err
 	}
-	after, err := os.Stat(a.Path)
-	if err != nil {
+	if err := unchanged(a.Path, before); err != nil {
 		return nil, err
 	}
-	if !os.SameFile(before, after) || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
-		return nil, ErrChanged
-	}
 	return snap.meta, nil
+}
+
+// unchanged returns ErrChanged if the file is no longer what it was.
+func unchanged(path string, before os.FileInfo) error {
+	after, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(before, after) || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+		return ErrChanged
+	}
+	return nil
 }
 
 // encodeDefaults returns nil for none. They are kept as JSON, because numbers that are read back lose digits.
@@ -133,8 +141,7 @@ func (s *snapshot) copyLines(raw io.Reader, c Compression, out io.Writer) error 
 	for {
 		line, err := lines.Next()
 		switch {
-		case err == nil && line.Number > maxLines:
-			s.refuse("invalid_request", fmt.Sprintf("the file has more than %d lines", int64(maxLines)), maxLines+1)
+		case err == nil && s.tooMany(line):
 		case err == nil:
 			if err := s.addLine(line); err != nil {
 				return err
@@ -172,6 +179,15 @@ func (s *snapshot) badStream(err error) error {
 
 func (s *snapshot) refuse(code, message string, line int64) {
 	s.meta.Refused = &Refusal{Code: code, Message: message, Line: line}
+}
+
+// tooMany refuses the file at the first line that has no number.
+func (s *snapshot) tooMany(line batchfile.Line) bool {
+	if line.Number <= maxLines {
+		return false
+	}
+	s.refuse("invalid_request", fmt.Sprintf("the file has more than %d lines", int64(maxLines)), line.Number)
+	return true
 }
 
 func (s *snapshot) addLine(line batchfile.Line) error {

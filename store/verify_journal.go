@@ -123,15 +123,15 @@ func (v *verifier) checkRecords(known bool) (lost int64) {
 // span is a part of a file, from its first byte to behind its last one.
 type span struct{ from, to int64 }
 
-// checkDamage tells where the journal holds bytes that are no frame. Once the requests that lost their records there
-// have run again, that is history.
+// checkDamage tells where the journal holds bytes that are no frame. If no record is missing they are history: what was
+// lost there has run again, or told only how often.
 func (v *verifier) checkDamage(damage []span, lost int64) {
 	name := v.batch.journal.f.Name()
 	for _, d := range damage {
 		if lost > 0 {
 			v.broken(NothingLost, name, 0, "no valid frame from %d to %d, before the checkpoint", d.from, d.to)
 		} else {
-			v.note(name, "no valid frame from %d to %d; what was lost there has run again", d.from, d.to)
+			v.note(name, "no valid frame from %d to %d, but no record is missing", d.from, d.to)
 		}
 	}
 }

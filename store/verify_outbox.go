@@ -24,6 +24,9 @@ func (v *verifier) checkPublished(ctx context.Context) error {
 		v.broken(PublishedAs, v.batch.journal.f.Name(), 0, "the batch has ended, but was never published")
 		return nil
 	}
+	if !v.batch.published {
+		v.broken(PublishedAs, v.batch.journal.f.Name(), 0, "the batch has ended, but the publication was never completed")
+	}
 	for _, f := range p.Files {
 		v.checkFile(filepath.Join(dir, string(p.Name)+f.Suffix), f.SHA256)
 	}

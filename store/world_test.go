@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 
 	"stoker/store/batchfile"
@@ -249,4 +250,10 @@ func (w *world) edit(path string, change func([]byte) []byte) {
 	b, err := os.ReadFile(path)
 	must(w, err)
 	must(w, os.WriteFile(path, change(b), 0o600))
+}
+
+// putProgress writes a batch's checkpoint over; nil leaves none that can be read.
+func (w *world) putProgress(id string, value []byte) {
+	w.Helper()
+	must(w, w.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketProgress).Put([]byte(id), value) }))
 }
