@@ -34,7 +34,13 @@ demo: engine ## the main job, from drop to result, on a real model: results stay
 	examples/demo.sh $(STOKER) $(CONFIG) demo
 
 .PHONY: test
-test: lint test-go engine pytools test-worker test-real ## all tests: Go, scripts, crashes, the worker, the real engine
+test: lint test-go test-worker test-real ## all tests: Go, scripts, crashes, the worker, the real engine
+	@count() { grep -cE "$$1" $(BUILD)/$$2 || true; }; \
+	scripts=$$(count '^ +--- PASS: TestScripts/' test-go.log); go=$$(($$(count '^ *--- PASS' test-go.log) - scripts)); \
+	real=$$(count '^ *--- PASS' test-real.log); worker=$$(grep -oE '[0-9]+ passed' $(BUILD)/test-worker.log | tail -1 | cut -d' ' -f1); \
+	grep -h 'lines redone:' $(BUILD)/test-go.log | sed 's/^ *//'; \
+	echo "Go $$go, scripts $$scripts, Python worker $$worker, real engine $$real"; \
+	echo "$$((go + scripts + worker + real)) passed, 0 failed"
 
 .PHONY: lint
 lint: ## formatting and vet
@@ -42,9 +48,13 @@ lint: ## formatting and vet
 	go vet ./...
 	go vet -tags real,faults ./...
 
+# Runs a command with its output in a log; what is no news is left out when it fails.
+quietly = @mkdir -p $(BUILD); echo '$(1)'; $(1) > $(BUILD)/$(2) 2>&1 || { grep -vE '^ *(=== |--- PASS|PASS$$)' $(BUILD)/$(2); exit 1; }
+
 .PHONY: test-go
 test-go: ## Go tests with the race detector; commands and crashes run on the echo engine
-	go test -race -timeout 20m ./...
+	$(call quietly,go test -race -v -timeout 30m ./...,test-go.log)
+	@grep -E '^ok' $(BUILD)/test-go.log
 
 .PHONY: pytools
 pytools: engine
@@ -53,12 +63,13 @@ pytools: engine
 
 .PHONY: test-worker
 test-worker: engine pytools ## the Python worker, its parts and on real vLLM
-	cd engine/worker && PYTHONPATH=$(abspath $(PYTOOLS)) PYTHONDONTWRITEBYTECODE=1 STOKER_TEST_MODEL=$(MODEL) \
-	  $(abspath $(PYTHON)) -m pytest -q -p no:cacheprovider
+	@set -o pipefail; cd engine/worker && PYTHONPATH=$(abspath $(PYTOOLS)) PYTHONDONTWRITEBYTECODE=1 STOKER_TEST_MODEL=$(MODEL) \
+	  $(abspath $(PYTHON)) -m pytest -q -p no:cacheprovider 2>&1 | tee $(abspath $(BUILD))/test-worker.log
 
 .PHONY: test-real
-test-real: engine ## the binary on real vLLM: kills, warm engine, side by side with LLM.chat
-	STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -count 1 -v -timeout 30m ./test/real
+test-real: engine ## the binary on real vLLM: every kind of request, kills, engines that cannot run
+	$(call quietly,STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -count 1 -v -timeout 30m ./test/real,test-real.log)
+	@grep -E '^ok|_test.go:' $(BUILD)/test-real.log
 
 .PHONY: bench-files
 bench-files: engine ## six small files through a warm stoker, and through LLM.chat file by file
