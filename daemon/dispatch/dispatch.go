@@ -56,11 +56,12 @@ type Dispatcher struct {
 	capacity    engine.Capacity
 	engine      store.Engine // what answered last
 	runs        []*run       // open batches, oldest first
-	waiting     []string     // ids of batches beyond maxOpen
+	waiting     []string     // ids of batches beyond openLimit
 	unreadable  []Unreadable
 	flights     map[engine.Key]*flight
 	flightBytes int
 	flightLimit int // of flightBytes; one request may exceed it
+	openLimit   int // of runs
 	nextKey     engine.Key
 	turns       uint64
 	isolation   isolation
@@ -116,7 +117,7 @@ func New(o Options) *Dispatcher {
 	return &Dispatcher{
 		o: o, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
 		drain: make(chan time.Duration, 2), done: make(chan struct{}), committed: make(chan commitResult, 1),
-		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes,
+		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: maxOpen,
 	}
 }
 
@@ -236,7 +237,7 @@ func (d *Dispatcher) tick() error {
 }
 
 func (d *Dispatcher) admit(r *store.Record) error {
-	if len(d.runs) >= maxOpen {
+	if len(d.runs) >= d.openLimit {
 		d.waiting = append(d.waiting, r.ID)
 		return nil
 	}
@@ -276,7 +277,7 @@ func (d *Dispatcher) add(b *store.Batch) error {
 
 // openWaiting opens batches that waited for others to end.
 func (d *Dispatcher) openWaiting() error {
-	for len(d.waiting) > 0 && len(d.runs) < maxOpen {
+	for len(d.waiting) > 0 && len(d.runs) < d.openLimit {
 		id := d.waiting[0]
 		d.waiting = d.waiting[1:]
 		if err := d.open(id); err != nil {

@@ -1,7 +1,6 @@
 package dispatch
 
 import (
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,118 +57,6 @@ func TestEngineIsRecordedAfterItsDeath(t *testing.T) {
 		r.tick()
 		if rec, err := r.store.Get(id); err != nil || rec.Model() != "m" {
 			t.Errorf("model is %q, want m: %v", rec.Model(), err)
-		}
-	})
-}
-
-func TestSmallBatchStartsAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.ready(64)
-		r.admit("large", prompts("large", 20000)...)
-		r.answer(r.held()...)
-		small := r.admit("small", prompts("small", 20)...)
-		for range 5 {
-			r.answer(r.held()[:4]...)
-		}
-		if n := len(r.holding("small-")); n != 20 {
-			t.Errorf("%d of the small batch's 20 requests are in flight", n)
-		}
-		r.answer(r.holding("small-")...)
-		if !r.isFinished(small) {
-			t.Error("the small batch has not ended")
-		}
-		if n := len(r.held()); n != 64 {
-			t.Errorf("%d requests in flight, want 64: the engine must not run dry", n)
-		}
-	})
-}
-
-func TestBatchesShareEvenly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		for _, name := range []string{"a", "b", "c"} {
-			r.admit(name, prompts(name, 100)...)
-		}
-		r.ready(30)
-		for _, name := range []string{"a-", "b-", "c-"} {
-			if n := len(r.holding(name)); n != 10 {
-				t.Errorf("%s holds %d places, want 10", name, n)
-			}
-		}
-	})
-}
-
-// The engine is refilled across the ends of files.
-func TestManySmallBatches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.ready(8)
-		var ids []string
-		for range 40 {
-			ids = append(ids, r.admit("f"+string(rune('A'+len(ids))), prompts("x", 3)...))
-		}
-		for len(r.held()) > 0 {
-			r.answer(r.held()[0])
-			if left := 120 - len(r.engine.submitted); left > 0 && len(r.held()) < 8 {
-				t.Fatalf("%d requests in flight while %d wait", len(r.held()), left)
-			}
-		}
-		r.tick()
-		for _, id := range ids {
-			if completed, _ := r.records(id); completed != 3 {
-				t.Errorf("%d completed, want 3", completed)
-			}
-		}
-	})
-}
-
-func TestMoreBatchesThanMayBeOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		var last string
-		for range maxOpen + 2 {
-			last = r.admit("x", `{"prompt":"`+store.NewID()+`"}`)
-		}
-		if s := r.feed.Snapshot(); len(s.Running) != maxOpen || len(s.Waiting) != 2 || s.Waiting[1] != last {
-			t.Errorf("%d run, %v wait", len(s.Running), s.Waiting)
-		}
-		r.ready(1000)
-		r.answer(r.held()...)
-		r.tick()
-		r.answer(r.held()...)
-		r.tick()
-		if !r.isFinished(last) || len(r.feed.Snapshot().Running) != 0 {
-			t.Errorf("batches are left: %+v", r.feed.Snapshot())
-		}
-	})
-}
-
-// One request that never ends does not let results run further ahead than the window.
-func TestWindow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		const n = store.WindowSize + 10
-		lines := make([]string, n)
-		for i := range lines {
-			lines[i] = `{"prompt":"x"}`
-		}
-		id := r.admit("x", lines...)
-		r.ready(20000)
-		slow := r.held()[0]
-		rest := func() []engine.Key {
-			return slices.DeleteFunc(r.held(), func(k engine.Key) bool { return k == slow })
-		}
-		for keys := rest(); len(keys) > 0; keys = rest() {
-			r.answer(keys...)
-		}
-		if submitted := len(r.engine.submitted); submitted != store.WindowSize {
-			t.Errorf("%d requests were submitted, want %d", submitted, store.WindowSize)
-		}
-		r.answer(slow)
-		r.answer(r.held()...)
-		if completed, _ := r.records(id); completed != n {
-			t.Errorf("%d completed, want %d", completed, n)
 		}
 	})
 }
@@ -232,114 +119,6 @@ func TestLostBeforeTheEngineHadThem(t *testing.T) {
 		}
 		if n := r.feed.Snapshot().Totals.Redone; n != 0 {
 			t.Errorf("%d requests count as redone", n)
-		}
-	})
-}
-
-// runPoisoned runs until all requests have ended, with an engine that dies of one that contains POISON, and returns how
-// often it died.
-func (r *rig) runPoisoned(capacity int, obstacle func()) (deaths int) {
-	r.ready(capacity)
-	for len(r.held()) > 0 {
-		obstacle()
-		if len(r.holding("POISON")) > 0 {
-			deaths++
-			r.die(capacity)
-			continue
-		}
-		r.answer(r.held()...)
-	}
-	return deaths
-}
-
-// A poison line costs itself, and a bounded number of engines; every other line is answered.
-func TestIsolation(t *testing.T) {
-	for _, n := range []int{1, 2, 3, 7, 64, 100, 320} {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t)
-			lines := prompts("p", n+50)
-			lines[n*2/3] = `{"prompt":"POISON"}`
-			id := r.admit("x", lines...)
-			other := r.admit("y", prompts("other", n)...)
-			deaths := r.runPoisoned(n, func() {})
-			if most := int(math.Ceil(math.Log2(float64(n)))) + 3; deaths > most {
-				t.Errorf("%d in flight: the engine died %d times, want at most %d", n, deaths, most)
-			}
-			if completed, failed := r.records(id); completed != uint32(n+49) || failed != 1 {
-				t.Errorf("%d in flight: %d completed, %d failed", n, completed, failed)
-			}
-			if got := r.errorLines(id)[0]; !strings.Contains(got, `"engine_crashed"`) {
-				t.Errorf("error is %s", got)
-			}
-			if completed, _ := r.records(other); completed != uint32(n) {
-				t.Errorf("%d in flight: %d of the other batch completed", n, completed)
-			}
-			if s := r.feed.Snapshot(); s.Isolating || s.Totals.Quarantined != 1 {
-				t.Errorf("afterwards %+v", s)
-			}
-		})
-	}
-}
-
-func TestTwoPoisonLines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		lines := prompts("p", 64)
-		lines[3], lines[40] = `{"prompt":"POISON 1"}`, `{"prompt":"POISON 2"}`
-		id := r.admit("x", lines...)
-		if deaths := r.runPoisoned(64, func() {}); deaths > 2*(6+3) {
-			t.Errorf("the engine died %d times, want at most 18", deaths)
-		}
-		if completed, failed := r.records(id); completed != 62 || failed != 2 {
-			t.Errorf("%d completed, %d failed; want 62 and 2", completed, failed)
-		}
-	})
-}
-
-// A group of suspects that comes back unread stays a group.
-func TestIsolationSurvivesASlowStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		lines := prompts("p", 64)
-		lines[3] = `{"prompt":"POISON"}`
-		id := r.admit("x", lines...)
-		turn := 0
-		deaths := r.runPoisoned(64, func() {
-			if turn++; turn%2 == 0 {
-				keys := r.held()
-				r.drop(keys)
-				r.send(engine.Capacity{})
-				r.send(engine.Lost{Keys: keys})
-				r.ready(64)
-			}
-		})
-		if deaths > 6+3 {
-			t.Errorf("the engine died %d times, want at most 9", deaths)
-		}
-		if completed, failed := r.records(id); completed != 63 || failed != 1 {
-			t.Errorf("%d completed, %d failed; want 63 and 1", completed, failed)
-		}
-	})
-}
-
-// Deaths are remembered across restarts of the daemon.
-func TestSuspectsSurviveRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		lines := prompts("p", 8)
-		lines[3] = `{"prompt":"POISON"}`
-		id := r.admit("x", lines...)
-		r.ready(8)
-		r.die(8)
-		r.restart()
-		r.ready(8)
-		r.die(8)
-		if !r.feed.Snapshot().Isolating {
-			t.Error("nothing is isolated after two deaths")
-		}
-		r.runPoisoned(8, func() {})
-		if completed, failed := r.records(id); completed != 7 || failed != 1 {
-			t.Errorf("%d completed, %d failed; want 7 and 1", completed, failed)
 		}
 	})
 }
@@ -411,26 +190,6 @@ func TestModelChanged(t *testing.T) {
 		r.ready(10) // the model it began with
 		r.answer(r.held()...)
 		if completed, _ := r.records(old); completed != 4 {
-			t.Errorf("%d completed, want 4", completed)
-		}
-	})
-}
-
-// Lines in flight are bounded by their bytes, but one that is larger than the bound runs.
-func TestBytesInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		r.feed.flightLimit = 1000 // before the first request is read
-		long := `{"prompt":"` + strings.Repeat("x", 600) + `"}`
-		id := r.admit("x", long, long, long, `{"prompt":"`+strings.Repeat("y", 5000)+`"}`)
-		r.ready(10)
-		if n := len(r.held()); n != 2 {
-			t.Errorf("%d requests in flight, want 2", n)
-		}
-		for len(r.held()) > 0 {
-			r.answer(r.held()...)
-		}
-		if completed, _ := r.records(id); completed != 4 {
 			t.Errorf("%d completed, want 4", completed)
 		}
 	})

@@ -78,7 +78,7 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return !isOwn(e.Name()) })
+	i := slices.IndexFunc(entries, isClaimed)
 	if i < 0 {
 		return nil, nil
 	}
@@ -96,15 +96,15 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	}, nil
 }
 
-// isOwn tells what stands in a claim's folder beside the claimed file: the queue's name, whole or half written, and what
-// NFS keeps of removed files.
-func isOwn(name string) bool { return strings.HasPrefix(name, ".") }
+// isClaimed tells the claimed file from what stands beside it: the queue's name, whole or half written, and what NFS
+// keeps of removed files.
+func isClaimed(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") }
 
 // dropClaimDir removes a claim's folder. It leaves one that holds a claimed file.
 func (in *Inbox) dropClaimDir(id string) {
 	dir := filepath.Join(in.processing(), id)
 	entries, err := os.ReadDir(dir)
-	if slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !isOwn(e.Name()) }) {
+	if slices.ContainsFunc(entries, isClaimed) {
 		return
 	}
 	for _, e := range entries {

@@ -214,15 +214,26 @@ func (in *Inbox) hasSidecar(k fileKey) bool {
 
 func (in *Inbox) foreignClaims() []Foreign {
 	var all []Foreign
-	dirs, _ := os.ReadDir(filepath.Join(in.o.Dir, ".processing"))
+	root := filepath.Join(in.o.Dir, ".processing")
+	dirs, _ := os.ReadDir(root)
 	for _, d := range dirs {
-		if !d.IsDir() || d.Name() == in.o.Store.Instance() {
-			continue
+		if d.IsDir() && d.Name() != in.o.Store.Instance() {
+			all = append(all, Foreign{Instance: d.Name(), Claims: countClaims(filepath.Join(root, d.Name()))})
 		}
-		claims, _ := os.ReadDir(filepath.Join(in.o.Dir, ".processing", d.Name()))
-		all = append(all, Foreign{Instance: d.Name(), Claims: len(claims)})
 	}
 	return all
+}
+
+// countClaims counts the folders that hold a claimed file: a crash before the rename leaves an empty one.
+func countClaims(dir string) int {
+	n := 0
+	claims, _ := os.ReadDir(dir)
+	for _, c := range claims {
+		if entries, _ := os.ReadDir(filepath.Join(dir, c.Name())); slices.ContainsFunc(entries, isClaimed) {
+			n++
+		}
+	}
+	return n
 }
 
 // reasonOf is an error's cause without the path, which stands beside it.
