@@ -37,10 +37,15 @@ func (a *app) withSource(ctx context.Context, f func(source, *config.Loaded) err
 		return err
 	}
 	s, err := store.OpenReadOnly(loaded.Paths.State)
-	if errors.Is(err, store.ErrNoState) {
+	switch {
+	case errors.Is(err, store.ErrNoState):
 		return f(noState{}, loaded)
-	}
-	if err != nil {
+	case errors.Is(err, store.ErrInUse): // a daemon that was still starting answers by now
+		if _, again := daemon.Status(ctx); again == nil {
+			return f(daemon, loaded)
+		}
+		return err
+	case err != nil:
 		return err
 	}
 	defer s.Close()

@@ -109,9 +109,7 @@ func (h *home) mark() string { return "E2E_HOME=" + strings.Join(h.flags, " ") }
 func (h *home) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(h.binary, slices.Concat(h.flags, args)...)
 	cmd.Env = slices.Concat(os.Environ(), h.env, []string{h.mark()})
-	if h.user != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.user}
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.user, Pdeathsig: syscall.SIGKILL} // none outlives the tests
 	return cmd
 }
 
@@ -226,10 +224,13 @@ func (h *home) stoker(args ...string) (stdout string, code int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-// report runs a command with --json and reads what it writes.
+// report runs a command with --json and reads what it writes; nothing, if the daemon dies under it.
 func report[T any](h *home, args ...string) (v T, code int) {
 	h.t.Helper()
 	out, code := h.stoker(append(args, "--json")...)
+	if out == "" && code != 0 {
+		return v, code
+	}
 	if err := json.Unmarshal([]byte(out), &v, json.MatchCaseInsensitiveNames(true)); err != nil {
 		h.t.Fatalf("stoker %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -247,11 +248,17 @@ type verification struct {
 	} `json:"findings"`
 }
 
+// errNoted means that verify found no invariant broken, but had something to note.
+var errNoted = errors.New("verify notes")
+
 // verify is `stoker verify`, which must find nothing, not even a note.
 func (h *home) verify() (verification, error) {
 	v, code := report[verification](h, "verify")
-	if code != 0 || !v.OK || len(v.Findings) > 0 {
+	switch {
+	case code != 0 || !v.OK:
 		return v, fmt.Errorf("verify: exit code %d, findings %+v", code, v.Findings)
+	case len(v.Findings) > 0:
+		return v, fmt.Errorf("%w: %+v", errNoted, v.Findings)
 	}
 	return v, nil
 }
@@ -283,20 +290,27 @@ func (h *home) inboxFiles() (left []string) {
 	return left
 }
 
-// awaitIdle waits for idle. A daemon that says it has nothing to do while files lie there has forgotten them.
+// awaitIdle waits for idle. A daemon that says for seconds that it has nothing to do while files lie there has forgotten
+// them.
 func (h *home) awaitIdle() error {
-	forgotten := 0
-	for end := time.Now().Add(deadline); !h.idle(); {
+	bored := 0
+	for end, next := time.Now().Add(deadline), time.Now().Add(time.Second); !h.idle(); time.Sleep(look) {
 		if time.Now().After(end) {
 			return fmt.Errorf("not idle after %s: %q\n%s", deadline, h.inboxFiles(), h.log())
 		}
 		if h.dead() {
 			return fmt.Errorf("the daemon died\n%s", h.log())
 		}
-		if forgotten++; forgotten%100 == 0 && h.saysIdle() && !h.idle() {
+		if time.Now().Before(next) {
+			continue
+		}
+		next = time.Now().Add(time.Second)
+		if bored++; !h.saysIdle() {
+			bored = 0
+		}
+		if bored == 5 && !h.idle() {
 			return fmt.Errorf("the daemon has forgotten %q", h.inboxFiles())
 		}
-		time.Sleep(look)
 	}
 	return h.awaitAnswer()
 }

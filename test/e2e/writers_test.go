@@ -36,8 +36,11 @@ func TestGrowing(t *testing.T) {
 // TestReplacedAndVanished proves that only what lies in the inbox when a file has settled is taken.
 func TestReplacedAndVanished(t *testing.T) {
 	t.Parallel()
-	h := newHome(t, released, "[inbox]\nsettle = \"2s\"\nrescan = \"200ms\"\n[engine]\nkind = \"echo\"\n")
+	h := newHome(t, released, "[inbox]\nsettle = \"4s\"\nrescan = \"200ms\"\n[engine]\nkind = \"echo\"\n")
 	h.start()
+	if err := h.awaitAnswer(); err != nil {
+		t.Fatal(err)
+	}
 	first, second := input{name: "x.jsonl", lines: good("first", 3)}, input{name: "x.jsonl", lines: good("second", 3)}
 	gone := input{name: "gone.jsonl", lines: good("gone", 3)}
 	h.drop(first.name, first.content())
@@ -110,11 +113,14 @@ func (h *home) giveTo(id uint32) {
 // TestChangedAfterClaim proves that a batch is what the file was when it was claimed, and says that it changed.
 func TestChangedAfterClaim(t *testing.T) {
 	t.Parallel()
-	h := newHome(t, released, config+"delay = \"1s\"\n")
+	h := newHome(t, released, config+"delay = \"4s\"\n")
 	in := input{name: "x.jsonl", lines: good("x", 3)}
-	h.drop(in.name, in.content())
 	h.start()
-	if err := h.await("the claim", func() bool { s, _ := report[status](h, "status"); return s.Engine.InFlight == 3 }); err != nil {
+	if err := h.awaitAnswer(); err != nil {
+		t.Fatal(err)
+	}
+	h.drop(in.name, in.content())
+	if err := h.await("requests in flight", func() bool { s, _ := report[status](h, "status"); return s.Engine.InFlight == 3 }); err != nil {
 		t.Fatal(err)
 	}
 	claimed := glob(t, h.path("inbox/.processing/*/*/x.jsonl"))
