@@ -189,6 +189,8 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	if err != nil {
 		limit = 0
 	}
+	d.o.Logger.Info().Int("in_flight", d.engine.Status().InFlight).Float64("limit_seconds", limit.Seconds()).
+		Msg("stopping; requests in flight may finish, another signal ends the wait")
 	d.feed.Drain(limit)
 	select {
 	case <-feedDone:
@@ -207,6 +209,7 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 		err = errors.Join(err, late)
 	default:
 	}
+	d.o.Logger.Info().Msg("stopped")
 	return err
 }
 

@@ -79,22 +79,22 @@ type Status struct {
 	Kind       string    `json:"kind"`
 	State      State     `json:"state"`
 	Since      time.Time `json:"since"`
-	Phase      string    `json:"phase,omitempty"`
+	Phase      string    `json:"phase,omitzero"`
 	PhaseSince time.Time `json:"phase_since,omitzero"`
-	Detail     string    `json:"detail,omitempty"`
-	Reason     string    `json:"reason,omitempty"` // why it died last
-	Hint       string    `json:"hint,omitempty"`
+	Detail     string    `json:"detail,omitzero"`
+	Reason     string    `json:"reason,omitzero"` // why it died last
+	Hint       string    `json:"hint,omitzero"`
 	RetryAt    time.Time `json:"retry_at,omitzero"`
-	LogTail    []string  `json:"log_tail,omitempty"` // last lines that look like errors
+	LogTail    []string  `json:"log_tail,omitzero"` // last lines that look like errors
 
-	PID          int     `json:"pid,omitempty"`
-	Version      string  `json:"version,omitempty"`
-	Untested     bool    `json:"untested,omitempty"` // a version that stoker's tests do not run
-	Model        string  `json:"model,omitempty"`
-	MaxModelLen  int     `json:"max_model_len,omitempty"`
-	MaxNumSeqs   int     `json:"max_num_seqs,omitempty"`
-	KVTokens     int64   `json:"kv_cache_tokens,omitempty"`
-	LoadSeconds  float64 `json:"load_seconds,omitempty"`
+	PID          int     `json:"pid,omitzero"`
+	Version      string  `json:"version,omitzero"`
+	Untested     bool    `json:"untested,omitzero"` // a version that stoker's tests do not run
+	Model        string  `json:"model,omitzero"`
+	MaxModelLen  int     `json:"max_model_len,omitzero"`
+	MaxNumSeqs   int     `json:"max_num_seqs,omitzero"`
+	KVTokens     int64   `json:"kv_cache_tokens,omitzero"`
+	LoadSeconds  float64 `json:"load_seconds,omitzero"`
 	Capacity     int     `json:"capacity"`
 	InFlight     int     `json:"in_flight"`
 	Restarts     int     `json:"restarts"`

@@ -37,7 +37,7 @@ func (s *Supervisor) explain(cause error, e end) error {
 		// Dead before its first word: the script itself does not run there.
 		return &PermanentError{
 			Message: fmt.Sprintf("the worker ended before it could say hello (%s): %s", exitText(e.exit), strings.Join(s.state.LogTail, " | ")),
-			Hint:    "run 'stoker doctor', or look at worker.log in the state folder",
+			Hint:    "look at worker.log in the state folder",
 		}
 	}
 	return fmt.Errorf("the worker ended: %s", exitText(e.exit))

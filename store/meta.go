@@ -25,17 +25,17 @@ type Meta struct {
 	Requests  uint32            `json:"requests"`
 	Invalid   uint32            `json:"invalid"` // requests that cannot run
 	Endpoint  string            `json:"endpoint"`
-	Models    []string          `json:"requested_models,omitempty"`
-	Defaults  jsontext.Value    `json:"defaults,omitempty"` // what a line leaves out, as configured at the time: an object
-	MaxLine   int64             `json:"max_line"`           // bytes
-	Metadata  map[string]string `json:"metadata,omitempty"`
-	Refused   *Refusal          `json:"refused,omitempty"` // why the batch as a whole fails
+	Models    []string          `json:"requested_models,omitzero"`
+	Defaults  jsontext.Value    `json:"defaults,omitzero"` // what a line leaves out, as configured at the time: an object
+	MaxLine   int64             `json:"max_line"`          // bytes
+	Metadata  map[string]string `json:"metadata,omitzero"`
+	Refused   *Refusal          `json:"refused,omitzero"` // why the batch as a whole fails
 }
 
 // Input is the file as it was dropped.
 type Input struct {
 	Name        FileName       `json:"name"`
-	Compression Compression    `json:"compression,omitempty"`
+	Compression Compression    `json:"compression,omitzero"`
 	SHA256      durable.SHA256 `json:"sha256"` // of the file as dropped
 	Bytes       int64          `json:"bytes"`  // likewise
 	Snapshot    int64          `json:"snapshot_bytes"`
@@ -46,7 +46,7 @@ type Input struct {
 type Refusal struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
-	Line    int64  `json:"line,omitempty"`
+	Line    int64  `json:"line,omitzero"`
 }
 
 // State is a batch's state, in the words of OpenAI's Batch API.
@@ -80,13 +80,14 @@ type Record struct {
 	Requests     uint32   `json:"requests"`
 	State        State    `json:"state"`
 	CreatedAt    int64    `json:"created_at"`
-	InProgressAt int64    `json:"in_progress_at,omitempty"`
-	FinalizingAt int64    `json:"finalizing_at,omitempty"`
-	EndedAt      int64    `json:"ended_at,omitempty"`
-	Engines      []Engine `json:"engines,omitempty"`   // what answered, the first one first
-	Suspects     int      `json:"suspects,omitempty"`  // requests that the engine died with
-	Published    FileName `json:"published,omitempty"` // the name of its result files, once it has ended
-	Archived     bool     `json:"archived,omitempty"`  // its input has left .processing
+	InProgressAt int64    `json:"in_progress_at,omitzero"`
+	FinalizingAt int64    `json:"finalizing_at,omitzero"`
+	EndedAt      int64    `json:"ended_at,omitzero"`
+	Engines      []Engine `json:"engines,omitzero"`             // what answered, the first one first
+	Suspects     int      `json:"suspects,omitzero"`            // requests that the engine died with
+	Published    FileName `json:"published,omitzero"`           // the name of its result files, once it has ended
+	Changed      bool     `json:"changed_after_claim,omitzero"` // the input was written to after it was claimed
+	Archived     bool     `json:"archived,omitzero"`            // its input has left .processing
 }
 
 // NewID returns a batch id: "batch_" and a ULID, so that ids sort by time.

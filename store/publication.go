@@ -16,6 +16,7 @@ type Publication struct {
 	Name       FileName        `json:"name"`
 	State      State           `json:"state"` // Completed or Failed
 	InputOrder bool            `json:"input_order"`
+	Changed    bool            `json:"changed_after_claim"` // the input differs from its snapshot
 	Files      []PublishedFile `json:"files"`
 	Batch      []byte          `json:"batch"` // NAME.batch.json's bytes, as base64
 }
@@ -152,7 +153,7 @@ func (b *Batch) End() error {
 		if !r.State.Ended() {
 			r.EndedAt = now()
 		}
-		r.State, r.Published = p.State, p.Name
+		r.State, r.Published, r.Changed = p.State, p.Name, p.Changed
 		return dropActive(tx, r)
 	})
 	if err != nil {

@@ -30,11 +30,11 @@ const (
 
 // Finding is something that verify saw. A note breaks no invariant.
 type Finding struct {
-	Batch     string    `json:"batch,omitempty"`
-	Invariant Invariant `json:"invariant,omitempty"`
+	Batch     string    `json:"batch,omitzero"`
+	Invariant Invariant `json:"invariant,omitzero"`
 	Note      bool      `json:"note"`
-	File      string    `json:"file,omitempty"`
-	Line      int64     `json:"line,omitempty"` // physical line of the input
+	File      string    `json:"file,omitzero"`
+	Line      int64     `json:"line,omitzero"` // physical line of the input
 	Message   string    `json:"message"`
 }
 

@@ -15,12 +15,13 @@ func newCheckCommand(a *app) *cobra.Command {
 		Use:   "check FILE...",
 		Short: "Validate batch files without running them",
 		Long: `Check reads batch files as the inbox would, .gz and .zst included ("-" is standard
-input), and shows each line that would not run:
+input), and shows each line that is not valid:
 
     FILE:LINE:COL: code: message
 
-then counts by form and URL. It exits with 0 if every line would run, with 3 if some
-would not, and with 1 if a file cannot be read.`,
+then counts by form and URL. What the engine thinks of a request's parameters shows only
+when it runs. It exits with 0 if every line is valid, with 3 if some are not, and with 1
+if a file cannot be read.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error {
 			loaded, err := a.loadConfig(nil)

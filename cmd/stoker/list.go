@@ -85,6 +85,9 @@ func newShowCommand(a *app) *cobra.Command {
 	return cmd
 }
 
+// changedNote is what users must know of a file that grew after it was taken.
+const changedNote = "the file was written to after it was taken; what came later did not run"
+
 func (a *app) writeBatch(b *api.Batch, loaded *config.Loaded) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
@@ -97,6 +100,9 @@ func (a *app) writeBatch(b *api.Batch, loaded *config.Loaded) error {
 		row("refused", "%s: %s", b.Refused.Code, b.Refused.Message)
 	}
 	row("input", "%s, %s, sha256 %s", printable(b.InputName), humanize.IBytes(uint64(b.InputBytes)), b.InputSHA256)
+	if b.Changed {
+		row("note", "%s", changedNote)
+	}
 	if b.Queue != "" {
 		row("queue", "%s", printable(b.Queue))
 	}

@@ -31,8 +31,8 @@ func newOnceCommand(a *app) *cobra.Command {
 		Use:   "once FILE...",
 		Short: "Run these files, print where the results are, and stop",
 		Long: `Once starts an engine, runs the files and stops: what a script around LLM.generate does, but a crash or Ctrl-C loses
-nothing. Run the same command again to go on where it stopped. Results go beside each file, or to --output: a file for
-one FILE, a folder for several. It exits with 3 if some lines failed.`,
+nothing. Run the same command again to go on where it stopped. Results go beside each file (with --root: to its outbox), or to
+--output: a file for one FILE, a folder for several. It exits with 3 if some lines failed.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error { return a.once(cmd.Context(), paths, f) },
 	}
@@ -187,13 +187,14 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, done 
 		if err != nil {
 			return nil, err
 		}
-		if batches, ended := findBatches(list, drops, time.Time{}); ended {
+		batches, ended := findBatches(list, drops, time.Time{})
+		if ended {
 			return batches, nil
 		}
 		if err := engineDown(status); err != nil {
 			return nil, err
 		}
-		p.show(status)
+		p.show(status, batches)
 	}
 }
 

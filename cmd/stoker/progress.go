@@ -3,9 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"stoker/daemon/api"
+	"stoker/daemon/dispatch"
 	"stoker/engine"
 )
 
@@ -24,12 +26,13 @@ func newProgress(w io.Writer) *progress {
 
 const eraseLine = "\r\x1b[2K"
 
-func (p *progress) show(s *api.Status) {
+// show shows how far the batches are, those of the files that are waited for.
+func (p *progress) show(s *api.Status, batches []api.Batch) {
 	if p.w == nil {
 		return
 	}
 	p.shown = true
-	fmt.Fprint(p.w, eraseLine+progressText(s))
+	fmt.Fprint(p.w, eraseLine+progressText(s, batches))
 }
 
 func (p *progress) clear() {
@@ -39,15 +42,23 @@ func (p *progress) clear() {
 	}
 }
 
-func progressText(s *api.Status) string {
+func progressText(s *api.Status, batches []api.Batch) string {
 	if e := s.Engine; e != nil && e.State != engine.Ready {
 		return fmt.Sprintf("engine %s %s (%s)", e.State, e.Phase, time.Since(e.Since).Round(time.Second))
 	}
-	if s.Dispatch == nil || len(s.Dispatch.Running) == 0 {
+	var ours []dispatch.Running
+	if s.Dispatch != nil {
+		for _, r := range s.Dispatch.Running {
+			if slices.ContainsFunc(batches, func(b api.Batch) bool { return b.ID == r.ID }) {
+				ours = append(ours, r)
+			}
+		}
+	}
+	if len(ours) == 0 {
 		return "waiting for the batch to begin"
 	}
-	text := runningText(&s.Dispatch.Running[0])
-	if n := len(s.Dispatch.Running); n > 1 {
+	text := runningText(&ours[0])
+	if n := len(ours); n > 1 {
 		text += fmt.Sprintf(" (and %d more)", n-1)
 	}
 	return text

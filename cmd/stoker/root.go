@@ -82,7 +82,7 @@ into an outbox.`,
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	root.PersistentFlags().StringVar(&a.configPath, "config", "", "configuration file (default: $STOKER_CONFIG, ~/.config/stoker/config.toml, /etc/stoker/config.toml)")
+	root.PersistentFlags().StringVar(&a.configPath, "config", "", "configuration file (default: $STOKER_CONFIG, config.toml in --root, ~/.config/stoker/config.toml, /etc/stoker/config.toml)")
 	root.PersistentFlags().StringVar(&a.root, "root", "", "folder for inbox, outbox, archive and state, instead of those in [paths]")
 	for _, group := range []struct {
 		id, title string
@@ -138,7 +138,7 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 	if !a.begun {
 		err = &usageError{err}
 	}
-	code, hint := classify(cmd, err)
+	code, hint := a.classify(cmd, err)
 	var exit *exitError
 	if errors.As(err, &exit) && exit.err == nil {
 		return code
@@ -161,7 +161,7 @@ func (a *app) say(message, hint string) {
 }
 
 // classify finds an error's exit code, and what the user can do about it.
-func classify(cmd *cobra.Command, err error) (code int, hint string) {
+func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 	var (
 		exit      *exitError
 		usage     *usageError
@@ -176,9 +176,9 @@ func classify(cmd *cobra.Command, err error) (code int, hint string) {
 	case errors.Is(err, config.ErrInvalid), errors.Is(err, daemon.ErrBadPath):
 		return exitConfig, ""
 	case errors.Is(err, store.ErrInUse):
-		return exitInUse, "is another stoker running? 'stoker status' asks it"
+		return exitInUse, fmt.Sprintf("is another stoker running? '%s' asks it", a.commandLine("status"))
 	case errors.Is(err, client.ErrNotRunning):
-		return exitNotRunning, "start it with 'stoker run'"
+		return exitNotRunning, fmt.Sprintf("start it with '%s'", a.commandLine("run"))
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted, ""
 	case errors.As(err, &python):

@@ -30,7 +30,7 @@ somebody wrote or changed is left alone.`,
 			case cuda:
 				o.Device = pyenv.CUDA
 			}
-			o.Environ, o.Out, o.RunWith = a.environ, a.stdout, a.runCommand()
+			o.Environ, o.Out, o.RunWith = a.environ, a.stdout, a.commandLine("run")
 			var err error
 			superuser := os.Geteuid() == 0
 			if o.Places, err = pyenv.DefaultPlaces(a.root, a.configPath, a.environ, superuser); err != nil {
@@ -51,8 +51,8 @@ somebody wrote or changed is left alone.`,
 	return cmd
 }
 
-// runCommand is the command that starts the daemon with the same --root and --config.
-func (a *app) runCommand() string {
+// commandLine is a command of stoker with the same --root and --config, for hints.
+func (a *app) commandLine(command string) string {
 	words := []string{"stoker"}
 	if a.root != "" {
 		words = append(words, "--root", a.root)
@@ -60,5 +60,5 @@ func (a *app) runCommand() string {
 	if a.configPath != "" {
 		words = append(words, "--config", a.configPath)
 	}
-	return strings.Join(append(words, "run"), " ")
+	return strings.Join(append(words, command), " ")
 }

@@ -146,7 +146,7 @@ func (a *app) resolve(ctx context.Context, src source, arg string) (string, erro
 	case len(byPrefix) == 1:
 		return byPrefix[0], nil
 	case len(byPrefix) > 1:
-		return "", &exitError{code: exitFailure, err: fmt.Errorf("%s is the beginning of %d batch ids", arg, len(byPrefix)), hint: "give more of it; 'stoker list' shows them"}
+		return "", &exitError{code: exitFailure, err: fmt.Errorf("%s is the beginning of %d batch ids", arg, len(byPrefix)), hint: fmt.Sprintf("give more of it; '%s' shows them", a.commandLine("list"))}
 	}
-	return "", &exitError{code: exitFailure, err: fmt.Errorf("no batch %s", arg), hint: "'stoker list' shows all"}
+	return "", &exitError{code: exitFailure, err: fmt.Errorf("no batch %s", arg), hint: fmt.Sprintf("'%s' shows all", a.commandLine("list"))}
 }

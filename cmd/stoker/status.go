@@ -89,7 +89,11 @@ func (a *app) watchStatus(ctx context.Context, asJSON bool) error {
 // writeStatus writes the report for people.
 func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 	if s.Running {
-		fmt.Fprintf(w, "daemon   running, pid %d, version %s, since %s\n", s.PID, s.Version, localTime(s.StartedAt))
+		state := "running"
+		if s.Draining {
+			state = "stopping"
+		}
+		fmt.Fprintf(w, "daemon   %s, pid %d, version %s, since %s\n", state, s.PID, s.Version, localTime(s.StartedAt))
 		writeEngine(w, s.Engine)
 	} else {
 		fmt.Fprintln(w, "daemon   not running")

@@ -66,6 +66,13 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 		fmt.Fprintln(a.stderr, "stoker: note: the daemon is not running; the files wait in the inbox until it does")
 	}
 	since := time.Now()
+	for _, d := range drops { // all or none, as far as that can be known before
+		if st, err := os.Stat(d.from); err != nil {
+			return fmt.Errorf("submit: %w", err)
+		} else if !st.Mode().IsRegular() {
+			return fmt.Errorf("submit %s: not a regular file", d.from)
+		}
+	}
 	for i := range drops {
 		if err := drops[i].copy(); err != nil {
 			return err
@@ -112,9 +119,9 @@ func planDrops(paths []string, dir string, f submitFlags) ([]drop, error) {
 
 // checkDropName refuses a name that the inbox would not take.
 func checkDropName(path, name string) error {
-	const hint = "rename it, or drop it under another name with 'stoker submit --name'"
+	const hint = "'stoker submit --name' drops it under another name"
 	if _, _, ok := store.SplitInputName(name); !ok || name != filepath.Base(name) {
-		return &exitError{code: exitUsage, err: fmt.Errorf("%s: stoker takes .jsonl, .jsonl.gz and .jsonl.zst files", path), hint: hint}
+		return &exitError{code: exitUsage, err: fmt.Errorf("%s: stoker takes .jsonl, .jsonl.gz and .jsonl.zst files", name), hint: hint}
 	}
 	if inbox.IsIgnored(name) {
 		return &exitError{code: exitUsage, err: fmt.Errorf("%s: the inbox does not take files named %s", path, name), hint: hint}
@@ -194,7 +201,7 @@ func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, 
 		if err := engineDown(status); err != nil {
 			return err
 		}
-		p.show(status)
+		p.show(status, batches)
 		select {
 		case <-ctx.Done():
 			return a.detached(ctx, ctx.Err())
@@ -205,7 +212,7 @@ func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, 
 
 func (a *app) detached(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return &exitError{code: exitInterrupted, err: errors.New("interrupted; the batches go on"), hint: "'stoker status --watch' shows them"}
+		return &exitError{code: exitInterrupted, err: errors.New("interrupted; the batches go on"), hint: fmt.Sprintf("'%s' shows them", a.commandLine("status --watch"))}
 	}
 	return err
 }
@@ -246,6 +253,9 @@ func (a *app) reportEnded(batches []api.Batch, paths func(i int) []string) error
 	for i := range batches {
 		b := &batches[i]
 		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", printable(b.InputName), b.State, b.Completed, b.Failed)
+		if b.Changed {
+			fmt.Fprintf(a.stderr, "stoker: note: %s: %s\n", printable(b.InputName), changedNote)
+		}
 		for _, path := range paths(i) {
 			fmt.Fprintf(a.stdout, "  %s\n", printable(path))
 		}

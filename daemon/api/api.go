@@ -2,6 +2,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -27,26 +29,26 @@ const SchemaVersion = 1
 type Status struct {
 	SchemaVersion int                 `json:"schema_version"`
 	Running       bool                `json:"running"` // a daemon answered
-	Version       string              `json:"version,omitempty"`
-	PID           int                 `json:"pid,omitempty"`
-	Instance      string              `json:"instance,omitempty"`
+	Version       string              `json:"version,omitzero"`
+	PID           int                 `json:"pid,omitzero"`
+	Instance      string              `json:"instance,omitzero"`
 	StartedAt     time.Time           `json:"started_at,omitzero"`
 	Draining      bool                `json:"draining"`
-	Engine        *engine.Status      `json:"engine,omitempty"`
-	Dispatch      *dispatch.Snapshot  `json:"dispatch,omitempty"`
-	Inbox         *inbox.Status       `json:"inbox,omitempty"`
-	Outbox        *outbox.Status      `json:"outbox,omitempty"`
+	Engine        *engine.Status      `json:"engine,omitzero"`
+	Dispatch      *dispatch.Snapshot  `json:"dispatch,omitzero"`
+	Inbox         *inbox.Status       `json:"inbox,omitzero"`
+	Outbox        *outbox.Status      `json:"outbox,omitzero"`
 	Batches       map[store.State]int `json:"batches"`
 }
 
 // Batch is a batch with its progress. Times are RFC 3339.
 type Batch struct {
-	SchemaVersion    int            `json:"schema_version,omitempty"`
+	SchemaVersion    int            `json:"schema_version,omitzero"`
 	ID               string         `json:"id"`
 	Name             store.FileName `json:"name"`
 	Queue            string         `json:"queue"`
 	State            store.State    `json:"state"`
-	Reason           string         `json:"reason,omitempty"`
+	Reason           string         `json:"reason,omitzero"`
 	InputName        store.FileName `json:"input_name"`
 	InputSHA256      string         `json:"input_sha256"`
 	InputBytes       int64          `json:"input_bytes"`
@@ -60,10 +62,11 @@ type Batch struct {
 	InProgressAt     time.Time      `json:"in_progress_at,omitzero"`
 	FinalizingAt     time.Time      `json:"finalizing_at,omitzero"`
 	EndedAt          time.Time      `json:"ended_at,omitzero"`
-	Engines          []store.Engine `json:"engines,omitempty"`
-	Published        store.FileName `json:"published,omitempty"` // name of the result files
+	Engines          []store.Engine `json:"engines,omitzero"`
+	Published        store.FileName `json:"published,omitzero"` // name of the result files
 	Archived         bool           `json:"archived"`
-	Refused          *store.Refusal `json:"refused,omitempty"`
+	Changed          bool           `json:"changed_after_claim"` // the input was written to after it was claimed
+	Refused          *store.Refusal `json:"refused,omitzero"`
 }
 
 // Describe puts a batch together from what the store has of it.
@@ -76,7 +79,7 @@ func Describe(s *store.Store, r *store.Record) (Batch, error) {
 		ID: r.ID, Name: r.Name, Queue: r.Queue, State: r.State, InputName: r.Input.Name, InputSHA256: string(r.Input.SHA256),
 		InputBytes: r.Input.Bytes, Requests: r.Requests, Completed: p.Completed, Failed: p.Failed, Redone: p.Redone,
 		PromptTokens: p.PromptTokens, CompletionTokens: p.CompletionTokens, Engines: r.Engines, Published: r.Published,
-		Archived: r.Archived, CreatedAt: at(r.CreatedAt), InProgressAt: at(r.InProgressAt), FinalizingAt: at(r.FinalizingAt), EndedAt: at(r.EndedAt),
+		Archived: r.Archived, Changed: r.Changed, CreatedAt: at(r.CreatedAt), InProgressAt: at(r.InProgressAt), FinalizingAt: at(r.FinalizingAt), EndedAt: at(r.EndedAt),
 	}
 	if m, err := s.Meta(r.ID); err == nil {
 		b.Refused = m.Refused
@@ -103,6 +106,7 @@ func List(s *store.Store, state store.State) (*Batches, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.SortStableFunc(records, func(a, b *store.Record) int { return cmp.Compare(a.CreatedAt, b.CreatedAt) })
 	list := &Batches{SchemaVersion: SchemaVersion, Batches: []Batch{}}
 	for _, r := range records {
 		if state != "" && r.State != state {
@@ -228,7 +232,7 @@ func routes(d Daemon) http.Handler {
 func ready(w http.ResponseWriter, d Daemon) {
 	body := struct {
 		Ready  bool   `json:"ready"`
-		Reason string `json:"reason,omitempty"`
+		Reason string `json:"reason,omitzero"`
 		Engine string `json:"engine"`
 	}{Ready: true}
 	code := http.StatusOK

@@ -10,10 +10,10 @@ import (
 type Snapshot struct {
 	Running    []Running    `json:"running"`
 	Waiting    []string     `json:"waiting"` // ids of accepted batches that wait for others to end
-	Unreadable []Unreadable `json:"unreadable,omitempty"`
+	Unreadable []Unreadable `json:"unreadable,omitzero"`
 	InFlight   int          `json:"in_flight"`
 	Isolating  bool         `json:"isolating"` // suspects of an engine crash run by themselves
-	Full       string       `json:"full,omitempty"`
+	Full       string       `json:"full,omitzero"`
 	Totals     Totals       `json:"totals"`
 }
 
@@ -34,9 +34,9 @@ type Running struct {
 	Redone     uint32         `json:"redone"`
 	InFlight   int            `json:"in_flight"`
 	Rate       float64        `json:"requests_per_second"`
-	ETASeconds float64        `json:"eta_seconds,omitempty"`
+	ETASeconds float64        `json:"eta_seconds,omitzero"`
 	Tokens     uint64         `json:"completion_tokens"`
-	Reason     string         `json:"reason,omitempty"` // why it waits
+	Reason     string         `json:"reason,omitzero"` // why it waits
 }
 
 // Snapshot returns what runs now. After Run has returned it is empty.

@@ -76,21 +76,21 @@ type Inbox struct {
 type Status struct {
 	Watching bool      `json:"watching"` // by events; else by polling
 	Scanned  time.Time `json:"scanned"`
-	Problem  string    `json:"problem,omitempty"` // why nothing is taken
+	Problem  string    `json:"problem,omitzero"` // why nothing is taken
 	Waiting  []Waiting `json:"waiting"`
-	Ignored  []Waiting `json:"ignored,omitempty"`
-	Foreign  []Foreign `json:"foreign,omitempty"` // other stokers' claims
+	Ignored  []Waiting `json:"ignored,omitzero"`
+	Foreign  []Foreign `json:"foreign,omitzero"` // other stokers' claims
 }
 
 // Waiting is a file that is not a batch yet.
 type Waiting struct {
-	Queue  string         `json:"queue,omitempty"`
+	Queue  string         `json:"queue,omitzero"`
 	Name   store.FileName `json:"name"`
 	Bytes  int64          `json:"bytes"`
 	State  string         `json:"state"` // settling, waiting, claimed, ignored
 	Reason string         `json:"reason"`
 	Since  time.Time      `json:"since"`
-	ID     string         `json:"id,omitempty"` // once claimed
+	ID     string         `json:"id,omitzero"` // once claimed
 }
 
 // Foreign is another stoker's folder under .processing.

@@ -115,7 +115,7 @@ type topError struct {
 const maxTopErrors = 10
 
 // batchObject returns NAME.batch.json's bytes.
-func batchObject(b *store.Batch, pub *store.Publication, totals *store.Totals, changed bool) ([]byte, error) {
+func batchObject(b *store.Batch, pub *store.Publication, totals *store.Totals) ([]byte, error) {
 	m, r := b.Meta, b.Record
 	o := object{
 		ID: m.ID, Object: "batch", Endpoint: m.Endpoint, InputFileID: fileID(m.ID, "input"), CompletionWindow: "24h",
@@ -127,7 +127,7 @@ func batchObject(b *store.Batch, pub *store.Publication, totals *store.Totals, c
 		Metadata: m.Metadata,
 		Stoker: stokerPart{
 			Name: pub.Name.String(), Queue: m.Queue,
-			Input:   inputPart{m.Input.Name.String(), m.Input.SHA256, m.Input.Bytes, m.Requests, changed},
+			Input:   inputPart{m.Input.Name.String(), m.Input.SHA256, m.Input.Bytes, m.Requests, pub.Changed},
 			Engines: nonNil(r.Engines), RequestedModels: nonNil(m.Models), FinishReasons: totals.FinishReasons,
 			Redone: b.Progress().Redone, TopErrors: topErrors(totals),
 		},

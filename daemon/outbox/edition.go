@@ -78,9 +78,13 @@ func (e *edition) record(name store.FileName, files []store.PublishedFile, total
 	if e.b.Meta.Refused != nil {
 		state = store.Failed
 	}
-	pub := &store.Publication{Name: name, State: state, Files: files, InputOrder: e.inputOrder()}
+	pub := &store.Publication{Name: name, State: state, Files: files, InputOrder: e.inputOrder(), Changed: e.p.o.Changed(e.b.Record)}
+	if pub.Changed {
+		e.p.o.Logger.Warn().Str("batch", e.b.Meta.ID).Str("input", e.b.Meta.Input.Name.String()).
+			Msg("input was written to after it was claimed; what came later did not run")
+	}
 	var err error
-	if pub.Batch, err = batchObject(e.b, pub, totals, e.p.o.Changed(e.b.Record)); err != nil {
+	if pub.Batch, err = batchObject(e.b, pub, totals); err != nil {
 		return err
 	}
 	if err := e.writeBytes(store.SuffixBatch, pub.Batch); err != nil {

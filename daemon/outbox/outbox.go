@@ -70,7 +70,7 @@ func (p *Publisher) signal() {
 // Status says what waits to be published.
 type Status struct {
 	Queue  int    `json:"queue"`
-	Reason string `json:"reason,omitempty"` // why nothing can be published
+	Reason string `json:"reason,omitzero"` // why nothing can be published
 }
 
 // Status returns what waits.

@@ -24,6 +24,8 @@ func syntaxError(text []byte, err error, end int) *LineError {
 	if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		fault.Message = syntaxMessage(syntax)
 		end = int(syntax.ByteOffset)
+	} else if errors.Is(err, errNotObject) && !jsontext.Value(text).IsValid(jsontext.AllowDuplicateNames(true)) {
+		fault.Message = "not JSON" // its first letter may look like that of null or true
 	}
 	fault.Column = len(text) - len(bytes.TrimLeft(text[end:], " \t\r")) + 1
 	return fault

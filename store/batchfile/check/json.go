@@ -61,8 +61,8 @@ func (j *JSON) Problem(e *batchfile.LineError) error {
 type summary struct {
 	LeftOut        int              `json:"problems_left_out"`
 	OK             bool             `json:"ok"`
-	Error          string           `json:"error,omitempty"`   // why it could not be read to its end
-	Refused        string           `json:"refused,omitempty"` // why it would fail as a whole
+	Error          string           `json:"error,omitzero"`   // why it could not be read to its end
+	Refused        string           `json:"refused,omitzero"` // why it would fail as a whole
 	Bytes          int64            `json:"bytes"`
 	Lines          int64            `json:"lines"`
 	Requests       int64            `json:"requests"`
