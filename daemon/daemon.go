@@ -240,7 +240,8 @@ func (d *Daemon) start() error {
 	}
 	d.engine = d.newSupervisor()
 	d.feed = dispatch.New(dispatch.Options{
-		Store: d.store, Engine: d.engine, EngineKind: string(d.o.Config.Engine.Kind), Finish: d.outbox.Finish, Logger: *d.component("dispatch"),
+		Store: d.store, Engine: d.engine, EngineKind: string(d.o.Config.Engine.Kind),
+		Finish: d.outbox.Finish, Unpublished: func() int { return d.outbox.Status().Queue }, Logger: *d.component("dispatch"),
 	})
 	if d.server, err = api.Listen(d.o.Config.SocketPath(), d); err != nil {
 		d.engine.Stop()

@@ -129,7 +129,10 @@ func (b *block) load(f *os.File, offset int64, length int) error {
 		from = max(0, offset-blockSize/2)
 	}
 	want := int(offset-from) + length
-	size := max(blockSize, want)
+	size := want
+	if st, err := f.Stat(); err == nil {
+		size = max(want, int(min(blockSize, st.Size()-from)))
+	}
 	if cap(b.buf) < size || cap(b.buf) > max(4*blockSize, size) {
 		b.buf = make([]byte, size)
 	}

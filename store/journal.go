@@ -108,7 +108,7 @@ type frameReader struct {
 }
 
 func newFrameReader(f *os.File, from, end int64) *frameReader {
-	r := &frameReader{f: f, r: bufio.NewReaderSize(nil, 1<<20), end: max(from, end)}
+	r := &frameReader{f: f, r: bufio.NewReaderSize(nil, int(min(1<<20, max(4096, end-from)))), end: max(from, end)}
 	r.seek(from)
 	return r
 }

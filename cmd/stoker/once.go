@@ -53,6 +53,9 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	if err != nil {
 		return err
 	}
+	if err := checkFiles(paths); err != nil {
+		return fmt.Errorf("once: %w", err)
+	}
 	deliver, err := planDelivery(paths, f.output, a.root != "")
 	if err != nil {
 		return err

@@ -50,6 +50,7 @@ func (a *app) runDaemon(ctx context.Context, loaded *config.Loaded) error {
 	if err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go; the batches must not
 	go logProgress(ctx, d, log)
 	return d.Run(ctx, secondSignal(ctx))
 }

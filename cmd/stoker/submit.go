@@ -58,6 +58,9 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 	if f.dryRun {
 		return a.dryRun(ctx, drops, check.Options{MaxLine: int(loaded.Inbox.MaxLine)})
 	}
+	if err := checkFiles(paths); err != nil { // all or none, as far as that can be known before
+		return fmt.Errorf("submit: %w", err)
+	}
 	c := client.New(loaded.SocketPath())
 	if _, err := c.Status(ctx); errors.Is(err, client.ErrNotRunning) {
 		if f.wait {
@@ -66,13 +69,6 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 		fmt.Fprintln(a.stderr, "stoker: note: the daemon is not running; the files wait in the inbox until it does")
 	}
 	since := time.Now()
-	for _, d := range drops { // all or none, as far as that can be known before
-		if st, err := os.Stat(d.from); err != nil {
-			return fmt.Errorf("submit: %w", err)
-		} else if !st.Mode().IsRegular() {
-			return fmt.Errorf("submit %s: not a regular file", d.from)
-		}
-	}
 	for i := range drops {
 		if err := drops[i].copy(); err != nil {
 			return err
@@ -83,6 +79,22 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 		return nil
 	}
 	return a.awaitBatches(ctx, c, drops, since, loaded.Paths.Outbox)
+}
+
+// checkFiles refuses what the inbox would never take.
+func checkFiles(paths []string) error {
+	for _, path := range paths {
+		st, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return err
+		case !st.Mode().IsRegular():
+			return fmt.Errorf("%s: not a regular file", path)
+		case st.Size() == 0:
+			return fmt.Errorf("%s: the file is empty", path)
+		}
+	}
+	return nil
 }
 
 // drop is one file on its way into the inbox.

@@ -260,7 +260,12 @@ func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 }
 
 func write(w http.ResponseWriter, code int, body any) {
+	b, err := json.Marshal(body, json.Deterministic(true))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.MarshalWrite(w, body, json.Deterministic(true)) // a client that has gone is not our trouble
+	w.Write(b) // a client that has gone is not our trouble
 }

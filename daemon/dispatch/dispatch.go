@@ -27,6 +27,8 @@ type Options struct {
 	Engine Engine
 	// EngineKind is what batches record of it: "vllm" or "echo".
 	EngineKind string
+	// Unpublished is how many batches that Finish received have not ended. They count as open.
+	Unpublished func() int
 	// Finish receives each batch whose every request has its durable record. It must not block.
 	Finish func(*store.Batch)
 	Logger zerolog.Logger
@@ -37,7 +39,8 @@ const (
 	commitEvery = time.Second
 	// commitBytes is how much journal is written at most between two commits.
 	commitBytes = 64 << 20
-	// maxOpen bounds the batches that run at a time: each holds three files open and is synced at each commit.
+	// maxOpen bounds the batches that are open at a time, running or being published: each holds three files open, of
+	// the 1,024 that a process may have on common systems, and is synced at each commit.
 	maxOpen = 256
 	// maxFlightBytes bounds the memory of requests in flight, whose lines may be 16 MiB long.
 	maxFlightBytes = 256 << 20
@@ -229,6 +232,9 @@ func (d *Dispatcher) tick() error {
 	if err := d.commit(); err != nil {
 		return err
 	}
+	if err := d.openWaiting(); err != nil { // the publisher may have ended some
+		return err
+	}
 	if d.waitsFull && d.full == nil {
 		d.waitsFull = false
 		d.o.Logger.Info().Msg("state folder has space again")
@@ -237,7 +243,7 @@ func (d *Dispatcher) tick() error {
 }
 
 func (d *Dispatcher) admit(r *store.Record) error {
-	if len(d.runs) >= d.openLimit {
+	if d.isFull() || len(d.waiting) > 0 {
 		d.waiting = append(d.waiting, r.ID)
 		return nil
 	}
@@ -247,6 +253,10 @@ func (d *Dispatcher) admit(r *store.Record) error {
 // open opens a batch. One that cannot be read costs itself: it stays as it is, and the next start tries again.
 func (d *Dispatcher) open(id string) error {
 	b, err := d.o.Store.OpenBatch(id)
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+		d.waiting = append([]string{id}, d.waiting...) // that passes
+		return nil
+	}
 	if err != nil {
 		d.o.Logger.Error().Err(err).Str("batch", id).Msg("batch cannot be opened; leaving it out")
 		d.unreadable = append(d.unreadable, Unreadable{ID: id, Reason: err.Error()})
@@ -277,7 +287,8 @@ func (d *Dispatcher) add(b *store.Batch) error {
 
 // openWaiting opens batches that waited for others to end.
 func (d *Dispatcher) openWaiting() error {
-	for len(d.waiting) > 0 && len(d.runs) < d.openLimit {
+	for before := -1; len(d.waiting) > 0 && len(d.waiting) != before && !d.isFull(); {
+		before = len(d.waiting)
 		id := d.waiting[0]
 		d.waiting = d.waiting[1:]
 		if err := d.open(id); err != nil {
@@ -286,6 +297,8 @@ func (d *Dispatcher) openWaiting() error {
 	}
 	return nil
 }
+
+func (d *Dispatcher) isFull() bool { return len(d.runs)+d.o.Unpublished() >= d.openLimit }
 
 func (d *Dispatcher) receive(ev engine.Event) error {
 	switch ev := ev.(type) {

@@ -83,7 +83,7 @@ func (r *rig) open() {
 
 func (r *rig) start() {
 	r.engine = &scripted{events: make(chan engine.Event), held: map[engine.Key]engine.Request{}, submitted: map[engine.Key]bool{}}
-	r.feed = New(Options{Store: r.store, Engine: r.engine, EngineKind: "echo", Finish: r.finish, Logger: zerolog.Nop()})
+	r.feed = New(Options{Store: r.store, Engine: r.engine, EngineKind: "echo", Finish: r.finish, Unpublished: func() int { return 0 }, Logger: zerolog.Nop()})
 	r.ended = make(chan error, 1)
 	go func() { r.ended <- r.feed.Run() }()
 }

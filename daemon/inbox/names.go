@@ -3,6 +3,7 @@ package inbox
 import (
 	"path"
 	"strings"
+	"unicode/utf8"
 
 	"stoker/store"
 )
@@ -25,9 +26,10 @@ func IsIgnored(name string) bool {
 	return false
 }
 
-// IsQueue reports whether a sub-folder is one that people drop into.
+// IsQueue reports whether a sub-folder is one that people drop into. A queue's name stands in JSON and in the
+// configuration, which hold nothing but UTF-8.
 func IsQueue(name string) bool {
-	return !strings.HasPrefix(name, ".") && !strings.EqualFold(name, "@eaDir") && name != "__MACOSX" && !strings.HasPrefix(name, "#")
+	return utf8.ValidString(name) && !strings.HasPrefix(name, ".") && !strings.EqualFold(name, "@eaDir") && name != "__MACOSX" && !strings.HasPrefix(name, "#")
 }
 
 // isBatch reports whether a name is that of a batch file.

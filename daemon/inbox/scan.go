@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"stoker/store"
 )
@@ -65,8 +67,11 @@ func (in *Inbox) scan() error {
 	round := map[fileKey]bool{}
 	var queues []string
 	for _, e := range root {
-		if e.IsDir() && IsQueue(e.Name()) {
+		switch {
+		case e.IsDir() && IsQueue(e.Name()):
 			queues = append(queues, e.Name())
+		case e.IsDir() && !utf8.ValidString(e.Name()):
+			in.ignore("", e.Name(), "a queue's name must be UTF-8")
 		}
 	}
 	in.look("", root, round)
@@ -218,7 +223,7 @@ func (in *Inbox) foreignClaims() []Foreign {
 	dirs, _ := os.ReadDir(root)
 	for _, d := range dirs {
 		if d.IsDir() && d.Name() != in.o.Store.Instance() {
-			all = append(all, Foreign{Instance: d.Name(), Claims: countClaims(filepath.Join(root, d.Name()))})
+			all = append(all, Foreign{Instance: strings.ToValidUTF8(d.Name(), "\uFFFD"), Claims: countClaims(filepath.Join(root, d.Name()))})
 		}
 	}
 	return all

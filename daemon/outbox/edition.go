@@ -131,6 +131,9 @@ func (e *edition) writeResults(results *store.Results) ([]store.PublishedFile, e
 
 // install renames the recorded files to their names, NAME.batch.json last: when it is there, so are the others.
 func (e *edition) install() error {
+	if err := e.refuseStrangers(); err != nil {
+		return err
+	}
 	for _, f := range e.b.Publication().Files {
 		if err := e.installOne(f.Suffix, f.SHA256); err != nil {
 			return err
@@ -141,6 +144,21 @@ func (e *edition) install() error {
 		return onShare(err)
 	}
 	return e.installOne(store.SuffixBatch, e.batchSum())
+}
+
+// refuseStrangers looks for a file that would be taken for one of this edition, though it has none of this suffix.
+func (e *edition) refuseStrangers() error {
+	for _, suffix := range []string{store.SuffixOutput, store.SuffixErrors} {
+		if slices.ContainsFunc(e.b.Publication().Files, func(f store.PublishedFile) bool { return f.Suffix == suffix }) {
+			continue
+		}
+		if _, err := os.Lstat(e.final(suffix)); err == nil {
+			return &nameTakenError{e.final(suffix)}
+		} else if ignoreMissing(err) != nil {
+			return onShare(err)
+		}
+	}
+	return nil
 }
 
 // batchSum is the digest of NAME.batch.json.
@@ -160,7 +178,7 @@ func (e *edition) installOne(suffix string, want durable.SHA256) error {
 	if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 		return onShare(err)
 	}
-	switch there, err := inspect(final, want); {
+	switch there, err := e.inspect(suffix, want); {
 	case err != nil:
 		return onShare(err)
 	case there == ours:
@@ -169,7 +187,7 @@ func (e *edition) installOne(suffix string, want durable.SHA256) error {
 		return &nameTakenError{final}
 	}
 	// Neither is there. Once batch.json is, it was complete, and somebody took this file away.
-	if batch, err := inspect(e.final(store.SuffixBatch), e.batchSum()); err != nil || batch == ours {
+	if batch, err := e.inspect(store.SuffixBatch, e.batchSum()); err != nil || batch == ours {
 		return onShare(err)
 	}
 	// Else somebody swept the outbox. The journal has it all.
@@ -184,11 +202,15 @@ type standing int
 
 const (
 	nothing standing = iota
-	ours             // what was recorded
+	ours             // what this edition put there
 	foreign          // anything else
 )
 
-func inspect(path string, want durable.SHA256) (standing, error) {
+// inspect finds out whose file has a result file's name. The digest alone does not tell: the same input makes the same
+// answers, so that another batch's file may be equal to the byte. What this edition renamed has no temporary file left,
+// or the same one under both names, where a crash interrupted a rename made of link and unlink.
+func (e *edition) inspect(suffix string, want durable.SHA256) (standing, error) {
+	path := e.final(suffix)
 	st, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nothing, nil
@@ -198,6 +220,11 @@ func inspect(path string, want durable.SHA256) (standing, error) {
 	}
 	if !st.Mode().IsRegular() {
 		return foreign, nil
+	}
+	if tmp, err := os.Lstat(e.temp(suffix)); err == nil && !os.SameFile(tmp, st) {
+		return foreign, nil
+	} else if ignoreMissing(err) != nil {
+		return nothing, err
 	}
 	got, _, err := durable.Hash(path)
 	if err != nil {
@@ -209,8 +236,12 @@ func inspect(path string, want durable.SHA256) (standing, error) {
 	return ours, nil
 }
 
-// restore writes the temporary files again, which must come out as recorded.
+// restore writes the temporary files again, which must come out as recorded; those of installed files go at once.
 func (e *edition) restore() error {
+	installed, err := e.installed()
+	if err != nil {
+		return onShare(err)
+	}
 	results, err := e.results()
 	if err != nil {
 		return err
@@ -219,6 +250,11 @@ func (e *edition) restore() error {
 	files, err := e.writeResults(results)
 	if err != nil {
 		return err
+	}
+	for _, suffix := range installed {
+		if err := ignoreMissing(os.Remove(e.temp(suffix))); err != nil {
+			return onShare(err)
+		}
 	}
 	if !slices.Equal(files, e.b.Publication().Files) {
 		return errDiffers
@@ -263,16 +299,30 @@ func (e *edition) rename() error {
 
 // takeBack gives files that were renamed their temporary names again.
 func (e *edition) takeBack() error {
-	for _, f := range e.b.Publication().Files {
-		there, err := inspect(e.final(f.Suffix), f.SHA256)
-		if err == nil && there == ours {
-			err = os.Rename(e.final(f.Suffix), e.temp(f.Suffix))
-		}
-		if err != nil {
+	installed, err := e.installed()
+	if err != nil {
+		return onShare(err)
+	}
+	for _, suffix := range installed {
+		if err := os.Rename(e.final(suffix), e.temp(suffix)); err != nil {
 			return onShare(err)
 		}
 	}
 	return nil
+}
+
+// installed returns the suffixes of the files that have their names already, batch.json left out.
+func (e *edition) installed() (suffixes []string, err error) {
+	for _, f := range e.b.Publication().Files {
+		there, err := e.inspect(f.Suffix, f.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		if there == ours {
+			suffixes = append(suffixes, f.Suffix)
+		}
+	}
+	return suffixes, nil
 }
 
 // revise replaces an edition that can no longer be put together, before its batch.json is there.

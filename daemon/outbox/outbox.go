@@ -90,7 +90,7 @@ const (
 // an error means that the state itself cannot be written.
 func (p *Publisher) Run(ctx context.Context) error {
 	defer p.closeAll()
-	pause := minPause
+	pause, failures := minPause, 0
 	for ctx.Err() == nil {
 		b := p.next()
 		if b == nil {
@@ -107,25 +107,37 @@ func (p *Publisher) Run(ctx context.Context) error {
 			return errors.Join(err, b.Close())
 		}
 		if err == nil {
-			pause = minPause
+			pause, failures = minPause, 0
 			p.setReason("")
 			continue
 		}
 		p.setReason(err.Error())
 		p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Float64("retry_seconds", pause.Seconds()).Msg("cannot publish")
 		p.Finish(b) // behind the others: the fault may be its folder's alone
-		wait(ctx, pause)
-		pause = min(2*pause, maxPause)
+		if failures++; failures >= p.Status().Queue {
+			p.rest(ctx, pause) // all of them were tried
+			pause, failures = min(2*pause, maxPause), 0
+		}
 	}
 	return nil
 }
 
-func wait(ctx context.Context, d time.Duration) {
+// rest waits, but not while there is a batch that was not tried yet.
+func (p *Publisher) rest(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+	waiting := p.Status().Queue
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-p.wake:
+			if p.Status().Queue > waiting {
+				return
+			}
+		}
 	}
 }
 

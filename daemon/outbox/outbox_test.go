@@ -142,6 +142,41 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
+// The same input makes the same answers, so that another batch's file may be equal to the byte. It stays where it is.
+func TestEqualForeignFile(t *testing.T) {
+	bubble(t, func(r *rig) {
+		b := r.complete("", "x.jsonl", three...)
+		e := edition{p: New(r.o), b: b, dir: r.o.Dir}
+		r.write("x.batch.json", "theirs")
+		if err := errors.Join(b.Begin(), e.write("x")); err != nil {
+			t.Fatal(err)
+		}
+		equal, err := os.ReadFile(e.temp(store.SuffixOutput))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.write("x.output.jsonl", string(equal))
+		id := b.Meta.ID
+		b.Close()
+		r.run()
+		r.finish(r.open(id))
+		r.wantEnded(1)
+		r.wantFiles("x.batch.json", "x.output.jsonl", "x~2.batch.json", "x~2.errors.jsonl", "x~2.output.jsonl")
+	})
+}
+
+// A file beside the results that would be taken for theirs makes them go elsewhere.
+func TestStrangerBesideResults(t *testing.T) {
+	bubble(t, func(r *rig) {
+		b := r.complete("", "x.jsonl", three[0]) // has no errors
+		r.write("x.errors.jsonl", "theirs")
+		r.run()
+		r.finish(b)
+		r.wantEnded(1)
+		r.wantFiles("x.errors.jsonl", "x~2.batch.json", "x~2.output.jsonl")
+	})
+}
+
 func TestFaultsOfTheShareAreWaitedOut(t *testing.T) {
 	bubble(t, func(r *rig) {
 		b := r.complete("", "x.jsonl", three...)
@@ -172,8 +207,8 @@ func TestOneBadFolder(t *testing.T) {
 		r.write("q", "no folder")
 		r.run()
 		r.finish(bad)
+		r.pass(time.Hour) // the pause is long by now
 		r.finish(good)
-		r.pass(time.Minute)
 		r.wantEnded(1)
 		r.stop() // what is left is closed, and published by the next life
 		os.Remove(r.path("q"))
