@@ -32,7 +32,7 @@ func benchFile(file int) []string {
 }
 
 // BenchmarkSixFiles puts six small files through a warm stoker, dropped one after another, and through LLM.chat file by
-// file in the same environment, in turns. It reports the medians and their ratio.
+// file in the same environment, in turns. It reports the means and their ratio.
 func BenchmarkSixFiles(b *testing.B) {
 	dir := b.TempDir()
 	var paths []string
