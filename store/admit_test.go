@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"os"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"stoker/store/batchfile"
+	"stoker/store/durable"
 )
 
 const (
@@ -114,7 +114,7 @@ func TestAdmittedFiles(t *testing.T) {
 			if r.State != Validating || r.Name != "x" && r.Name != "X" {
 				t.Errorf("record %+v", r)
 			}
-			if m.Requests != test.requests || m.Input.Bytes != int64(len(test.content)) || m.Input.SHA256 != hexDigest(sha256.Sum256([]byte(test.content))) {
+			if m.Requests != test.requests || m.Input.Bytes != int64(len(test.content)) || m.Input.SHA256 != durable.SumBytes([]byte(test.content)) {
 				t.Errorf("meta %+v", m)
 			}
 			refused := ""

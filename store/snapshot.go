@@ -236,7 +236,7 @@ func (s *snapshot) finish(out *os.File, raw io.Reader, digest hash.Hash) error {
 	}
 	m := s.meta
 	m.Input.Snapshot = st.Size()
-	m.Input.SHA256 = durable.SHA256(fmt.Sprintf("%x", digest.Sum(nil)))
+	m.Input.SHA256 = durable.Sum(digest)
 	m.Requests = s.index.n
 	switch {
 	case m.Refused != nil:

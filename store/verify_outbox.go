@@ -30,11 +30,9 @@ func (v *verifier) checkPublished(ctx context.Context) error {
 	for _, f := range p.Files {
 		v.checkFile(filepath.Join(dir, string(p.Name)+f.Suffix), f.SHA256)
 	}
-	v.checkFile(filepath.Join(dir, string(p.Name)+SuffixBatch), hexDigest(sha256.Sum256(p.Batch)))
+	v.checkFile(filepath.Join(dir, string(p.Name)+SuffixBatch), durable.SumBytes(p.Batch))
 	return v.checkContents(ctx, p)
 }
-
-func hexDigest(sum [sha256.Size]byte) durable.SHA256 { return durable.SHA256(fmt.Sprintf("%x", sum)) }
 
 func (v *verifier) checkFile(path string, want durable.SHA256) {
 	got, _, err := durable.Hash(path)
@@ -111,7 +109,7 @@ func (v *verifier) checkContents(ctx context.Context, p *Publication) error {
 			v.broken(PublishedAs, journal, 0, "%s%s is no result file", p.Name, f.Suffix)
 			continue
 		}
-		if got := durable.SHA256(fmt.Sprintf("%x", c.hash.Sum(nil))); got != f.SHA256 {
+		if got := durable.Sum(c.hash); got != f.SHA256 {
 			v.broken(PublishedAs, journal, 0, "%s%s is not what the journal holds: %s, published was %s", p.Name, f.Suffix, got, f.SHA256)
 		}
 		delete(files, f.Suffix)

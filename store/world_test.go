@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -117,7 +116,7 @@ func (w *world) answer(b *Batch, seq uint32, text string) Frame {
 	}
 	must(w, err)
 	body := fmt.Appendf(nil, `{"choices":[{"message":{"content":%q},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}`, text)
-	line, info, err := batchfile.AppendOutput(nil, &req, batchfile.RequestID(b.Meta.ID, req.Line), "req", body)
+	line, info, err := new(batchfile.Encoder).AppendOutput(nil, &req, batchfile.RequestID(b.Meta.ID, req.Line), "req", body)
 	must(w, err)
 	return Frame{
 		Kind: KindOutput, Seq: seq, Status: 200, Finish: FinishOf(info.FinishReason), Payload: line,
@@ -183,7 +182,7 @@ func (w *world) publish(b *Batch, l life) {
 		p := &Publication{Name: b.Meta.Name, State: Completed, InputOrder: l.inputOrder, Batch: fmt.Appendf(nil, `{"completed":%d}`, totals.Completed)}
 		for _, suffix := range []string{SuffixOutput, SuffixErrors} {
 			if text := files[suffix]; suffix == SuffixOutput || len(text) > 0 {
-				p.Files = append(p.Files, PublishedFile{Suffix: suffix, SHA256: hexDigest(sha256.Sum256(text)), Bytes: int64(len(text))})
+				p.Files = append(p.Files, PublishedFile{Suffix: suffix, SHA256: durable.SumBytes(text), Bytes: int64(len(text))})
 			}
 		}
 		must(w, b.Publish(p))

@@ -186,7 +186,7 @@ func (d *drop) copy() error {
 	if err != nil {
 		return fmt.Errorf("submit %s: %w", d.from, err)
 	}
-	d.sha256 = durable.SHA256(fmt.Sprintf("%x", digest.Sum(nil)))
+	d.sha256 = durable.Sum(digest)
 	return durable.SyncDir(filepath.Dir(d.to))
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -28,7 +27,8 @@ func (d *Dispatcher) answer(a engine.Answer) error {
 	case a.Status != 200:
 		return d.recordFailure(r, f.seq, &f.req.Ref, batchfile.Failure{Status: a.Status, Body: a.Body})
 	}
-	line, info, err := d.encoder.AppendOutput(d.line[:0], &f.req, batchfile.RequestID(r.id, f.req.Line), requestID(r.id, f.req.Line), a.Body)
+	id, requestID := ids(r.id, f.req.Line)
+	line, info, err := d.encoder.AppendOutput(d.line[:0], &f.req, id, requestID, a.Body)
 	if err != nil {
 		return d.recordFailure(r, f.seq, &f.req.Ref, badGateway("the engine's response cannot be read: "+err.Error()))
 	}
@@ -41,7 +41,8 @@ func (d *Dispatcher) answer(a engine.Answer) error {
 
 // recordFailure records that a request has no answer.
 func (d *Dispatcher) recordFailure(r *run, seq uint32, ref *batchfile.Ref, f batchfile.Failure) error {
-	d.line = batchfile.AppendError(d.line[:0], ref, batchfile.RequestID(r.id, ref.Line), requestID(r.id, ref.Line), f)
+	id, requestID := ids(r.id, ref.Line)
+	d.line = batchfile.AppendError(d.line[:0], ref, id, requestID, f)
 	return d.record(r, store.Frame{Kind: store.KindError, Seq: seq, Status: uint16(f.Status), Payload: d.line})
 }
 
@@ -68,9 +69,11 @@ func (d *Dispatcher) record(r *run, f store.Frame) error {
 	return nil
 }
 
-// requestID is the response's request_id, which OpenAI's clients quote when they report a problem.
-func requestID(batch string, line int64) string {
-	return "req_" + strings.TrimPrefix(batch, "batch_") + "_" + strconv.FormatInt(line, 10)
+// ids are those of a result line: its own, "batch_req_…", and its response's request_id, "req_…", which OpenAI's clients
+// quote when they report a problem.
+func ids(batch string, line int64) (id, requestID string) {
+	id = batchfile.RequestID(batch, line)
+	return id, strings.TrimPrefix(id, "batch_")
 }
 
 // badGateway is the failure of a request that the engine answered, but not so that it is of use.

@@ -1,9 +1,7 @@
 package outbox
 
 import (
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -163,7 +161,7 @@ func (e *edition) refuseStrangers() error {
 
 // batchSum is the digest of NAME.batch.json.
 func (e *edition) batchSum() durable.SHA256 {
-	return durable.SHA256(fmt.Sprintf("%x", sha256.Sum256(e.b.Publication().Batch)))
+	return durable.SumBytes(e.b.Publication().Batch)
 }
 
 // installOne renames one file. That its name is there already, with what was recorded, is how a crash after the rename

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"hash"
 	"io/fs"
 	"os"
@@ -88,7 +87,7 @@ func (w *resultFile) finish() (store.PublishedFile, error) {
 		os.Remove(w.f.Name())
 	}
 	w.f = nil
-	sum := durable.SHA256(fmt.Sprintf("%x", w.hash.Sum(nil)))
+	sum := durable.Sum(w.hash)
 	return store.PublishedFile{Suffix: w.suffix, SHA256: sum, Bytes: w.bytes}, onShare(err)
 }
 

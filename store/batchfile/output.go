@@ -14,20 +14,15 @@ func RequestID(batchID string, line int64) string {
 	return "batch_req_" + strings.TrimPrefix(batchID, "batch_") + "_" + strconv.FormatInt(line, 10)
 }
 
-// AppendOutput appends to dst the line of NAME.output.jsonl for an answer, without newline. body is the engine's
-// response: in the OpenAI form it is spliced in as it is. The error, which leaves dst as it was, means that body is not
-// one JSON object, or holds no choice for a line of the simple form.
-func AppendOutput(dst []byte, req *Request, id, requestID string, body []byte) ([]byte, Info, error) {
-	return new(Encoder).AppendOutput(dst, req, id, requestID, body)
-}
-
-// Encoder is AppendOutput with memory: reused from answer to answer, by one goroutine, it allocates almost nothing. Its
-// zero value is ready.
+// Encoder writes output lines. Reused from answer to answer, by one goroutine, it allocates almost nothing. Its zero
+// value is ready.
 type Encoder struct {
 	answers answerReader
 }
 
-// AppendOutput is as the function.
+// AppendOutput appends to dst the line of NAME.output.jsonl for an answer, without newline. body is the engine's
+// response: in the OpenAI form it is spliced in as it is. The error, which leaves dst as it was, means that body is not
+// one JSON object, or holds no choice for a line of the simple form.
 func (e *Encoder) AppendOutput(dst []byte, req *Request, id, requestID string, body []byte) ([]byte, Info, error) {
 	body, err := onOneLine(body)
 	if err != nil {

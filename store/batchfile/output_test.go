@@ -81,7 +81,7 @@ func TestAppendOutput(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			line, info, err := AppendOutput(nil, &req, RequestID(batchID, testLine), requestID, []byte(test.body))
+			line, info, err := new(Encoder).AppendOutput(nil, &req, RequestID(batchID, testLine), requestID, []byte(test.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,7 +113,7 @@ func TestAppendOutputRefusesWhatIsNoAnswer(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dst := []byte("before")
-			got, _, err := AppendOutput(dst, test.req, "id", "", []byte(test.body))
+			got, _, err := new(Encoder).AppendOutput(dst, test.req, "id", "", []byte(test.body))
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "line 7") {
 				t.Errorf("error %v, want one that says %q and line 7", err, test.want)
 			}
@@ -183,7 +183,7 @@ func FuzzAppendOutput(f *testing.F) {
 			if jsontext.Value(metadata).IsValid() {
 				req.Metadata = metadata
 			}
-			line, _, err := AppendOutput(nil, &req, RequestID(batchID, 3), id, body)
+			line, _, err := new(Encoder).AppendOutput(nil, &req, RequestID(batchID, 3), id, body)
 			if valid := isObject(body); (err == nil) != valid && form == OpenAI {
 				t.Fatalf("%q: %v", body, err)
 			}

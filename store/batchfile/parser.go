@@ -144,7 +144,7 @@ func customID(v value) (id string, ok bool) {
 	case jsontext.KindString:
 		id = unquote(v.raw)
 	case jsontext.KindNumber:
-		if bytes.IndexAny(v.raw, ".eE") < 0 {
+		if !bytes.ContainsAny(v.raw, ".eE") {
 			id = string(v.raw)
 		}
 	}

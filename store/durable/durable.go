@@ -5,8 +5,10 @@ package durable
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -199,6 +201,15 @@ func copySynced(from, to string) error {
 // SHA256 is a digest in the form that people compare: lower-case hexadecimal.
 type SHA256 string
 
+// Sum is what a SHA-256 hash has come to.
+func Sum(h hash.Hash) SHA256 { return SHA256(hex.EncodeToString(h.Sum(nil))) }
+
+// SumBytes is the digest of b.
+func SumBytes(b []byte) SHA256 {
+	sum := sha256.Sum256(b)
+	return SHA256(hex.EncodeToString(sum[:]))
+}
+
 // Hash returns the digest and the size in bytes of a file.
 func Hash(path string) (SHA256, int64, error) {
 	f, err := os.Open(path)
@@ -211,5 +222,5 @@ func Hash(path string) (SHA256, int64, error) {
 	if err != nil {
 		return "", 0, fmt.Errorf("hash %s: %w", path, err)
 	}
-	return SHA256(fmt.Sprintf("%x", h.Sum(nil))), n, nil
+	return Sum(h), n, nil
 }
