@@ -42,6 +42,9 @@ nothing. Run the same command again to go on where it stopped. Results go beside
 }
 
 func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
+	if err := checkFiles(paths); err != nil { // before anything reads them: reading a pipe would wait for ever
+		return fmt.Errorf("once: %w", err)
+	}
 	loaded, err := a.onceConfig(paths, f)
 	if err != nil {
 		return err
@@ -53,18 +56,11 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFiles(paths); err != nil {
-		return fmt.Errorf("once: %w", err)
-	}
 	deliver, err := planDelivery(paths, f.output, a.root != "")
 	if err != nil {
 		return err
 	}
-	log, err := newLogger(a.stderr, loaded.Log, a.environ)
-	if err != nil {
-		return err
-	}
-	d, err := a.newDaemon(loaded, log)
+	d, _, err := a.newDaemon(loaded)
 	if err != nil {
 		return err
 	}

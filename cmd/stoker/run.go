@@ -42,28 +42,30 @@ func (a *app) runDaemon(ctx context.Context, loaded *config.Loaded) error {
 	if err := loaded.CheckRunnable(); err != nil {
 		return err
 	}
-	log, err := newLogger(a.stderr, loaded.Log, a.environ)
+	d, log, err := a.newDaemon(loaded)
 	if err != nil {
 		return err
 	}
-	d, err := a.newDaemon(loaded, log)
-	if err != nil {
-		return err
-	}
-	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go; the batches must not
 	go logProgress(ctx, d, log)
 	return d.Run(ctx, secondSignal(ctx))
 }
 
-func (a *app) newDaemon(loaded *config.Loaded, log zerolog.Logger) (*daemon.Daemon, error) {
+// newDaemon makes a daemon that logs to stderr.
+func (a *app) newDaemon(loaded *config.Loaded) (*daemon.Daemon, zerolog.Logger, error) {
+	log, err := newLogger(a.stderr, loaded.Log, a.environ)
+	if err != nil {
+		return nil, log, err
+	}
 	executable, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, log, err
 	}
-	return daemon.New(daemon.Options{
+	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go; the batches must not
+	d, err := daemon.New(daemon.Options{
 		Config: &loaded.Config, ConfigDir: configDir(loaded), Root: a.root, Version: version(), Executable: executable,
 		Environ: a.environ, Interactive: isTerminal(a.stderr), Logger: log,
 	})
+	return d, log, err
 }
 
 // secondSignal returns a channel that is closed by a signal that comes after ctx has ended by one.
