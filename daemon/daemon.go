@@ -79,7 +79,7 @@ func New(o Options) (*Daemon, error) {
 }
 
 func makeFolders(p *config.Paths) error {
-	if err := durable.MkdirAll(p.State, 0o700); err != nil {
+	if err := durable.MkdirAll(durable.Local{}, p.State, 0o700); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
 	if share, err := inbox.IsShare(p.State); err != nil {
@@ -88,7 +88,7 @@ func makeFolders(p *config.Paths) error {
 		return fmt.Errorf("%w: state %s is on a network filesystem, whose locks and syncs are not to be trusted; it must be on a local disk", ErrBadPath, p.State)
 	}
 	for _, dir := range []string{p.Inbox, p.Outbox, p.Archive} {
-		if err := durable.MkdirAll(dir, 0o775); err != nil {
+		if err := durable.MkdirAll(durable.Local{}, dir, 0o775); err != nil {
 			return fmt.Errorf("create folder: %w", err)
 		}
 	}
@@ -108,7 +108,7 @@ func (d *Daemon) assemble() error {
 		return err
 	}
 	d.outbox = outbox.New(outbox.Options{
-		Dir: c.Paths.Outbox, InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode), Group: group, Notes: c.Outbox.Notes,
+		FS: d.shares(), Dir: c.Paths.Outbox, InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode), Group: group, Notes: c.Outbox.Notes,
 		Changed: func(r *store.Record) bool { return d.inbox.Changed(r) },
 		Reopen:  func(b *store.Batch) { d.feed.Reopen(b) },
 		Ended:   func(r *store.Record) { d.inbox.Ended(r) },
@@ -122,6 +122,12 @@ func (d *Daemon) assemble() error {
 	return nil
 }
 
+// shares is the filesystem below the folders that others write to as well.
+func (d *Daemon) shares() durable.FS {
+	p := &d.o.Config.Paths
+	return durable.Beneath{p.Inbox, p.Outbox, p.Archive}
+}
+
 func (d *Daemon) inboxOptions() (inbox.Options, error) {
 	c := d.o.Config
 	share, err := inbox.IsShare(c.Paths.Inbox)
@@ -129,11 +135,14 @@ func (d *Daemon) inboxOptions() (inbox.Options, error) {
 		return inbox.Options{}, err
 	}
 	o := inbox.Options{
-		Dir: c.Paths.Inbox, Archive: c.Paths.Archive, Poll: c.Inbox.Watch == config.WatchPoll || c.Inbox.Watch == config.WatchAuto && share,
+		FS: d.shares(), Dir: c.Paths.Inbox, Archive: c.Paths.Archive,
 		Settle: c.Inbox.Settle.Value, Rescan: time.Duration(c.Inbox.Rescan), PollEvery: time.Duration(c.Inbox.Poll),
 		TailGrace: time.Duration(c.Inbox.TailGrace), MaxLine: int64(c.Inbox.MaxLine), SkipEnded: c.Inbox.Duplicates == config.DuplicatesSkip,
 		Strict: c.Inbox.Strict, Store: d.store, Defaults: c.EffectiveDefaults, NameTaken: d.outbox.NameTaken,
 		Admitted: func(r *store.Record) { d.feed.Admit(r) }, Logger: *d.component("inbox"),
+	}
+	if c.Inbox.Watch == config.WatchNotify || c.Inbox.Watch == config.WatchAuto && !share {
+		o.Watch = func() inbox.Watcher { return inbox.NewWatcher(c.Paths.Inbox, o.Logger) }
 	}
 	if c.Inbox.Settle.Auto {
 		o.Settle = localSettle

@@ -91,7 +91,7 @@ func (d *Daemon) waitReason() string {
 // Verify implements api.Daemon.
 func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, error) {
 	p := d.o.Config.Paths
-	report, err := d.store.Verify(ctx, id, store.Folders{Inbox: p.Inbox, Outbox: p.Outbox})
+	report, err := d.store.Verify(ctx, id, store.Folders{FS: d.shares(), Inbox: p.Inbox, Outbox: p.Outbox})
 	if err != nil {
 		return nil, err
 	}

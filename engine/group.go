@@ -31,7 +31,7 @@ func recordGroup(dir string, id int) error {
 	if err != nil {
 		return nil // it is gone already, with nothing of its own
 	}
-	return durable.WriteFile(filepath.Join(dir, groupFile), fmt.Appendf(nil, "%s %d %s\n", boot, id, exe), 0o600)
+	return durable.WriteFile(durable.Local{}, filepath.Join(dir, groupFile), fmt.Appendf(nil, "%s %d %s\n", boot, id, exe), 0o600)
 }
 
 // lastGroup returns the group that was recorded, if it is of this boot.

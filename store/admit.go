@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -31,8 +30,9 @@ func (d *Duplicate) Error() string { return "same file as batch " + d.Of + ", wh
 
 // Admission is a claimed file that is to become a batch.
 type Admission struct {
-	ID       string // as claimed
-	Path     string // of the claimed file
+	ID       string     // as claimed
+	FS       durable.FS // where the claimed file is; nil: the machine's own
+	Path     string     // of the claimed file
 	Queue    string
 	Defaults map[string]any
 	Metadata map[string]string
@@ -58,23 +58,26 @@ func (s *Store) Admit(ctx context.Context, a Admission) (*Record, error) {
 	if r, err := s.Get(a.ID); !errors.Is(err, ErrNotFound) {
 		return r, err
 	}
+	if a.FS == nil {
+		a.FS = durable.Local{}
+	}
 	dir := s.batchDir(a.ID)
-	if err := os.RemoveAll(dir); err != nil { // what an admission that a crash cut off left behind
+	if err := s.fs.RemoveAll(dir); err != nil { // what an admission that a crash cut off left behind
 		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := s.fs.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
 	}
 	r, err := s.admit(ctx, dir, a)
 	if err != nil {
-		os.RemoveAll(dir)
+		s.fs.RemoveAll(dir)
 		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
 	}
 	return r, nil
 }
 
 func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, error) {
-	m, err := takeSnapshot(ctx, dir, a)
+	m, err := takeSnapshot(ctx, s.fs, dir, a)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +92,7 @@ func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, er
 		return nil, err
 	}
 	defer s.unreserve(a.Queue, m.Name) // bbolt holds it from here on
-	j, err := createJournal(filepath.Join(dir, journalFile))
+	j, err := createJournal(s.fs, filepath.Join(dir, journalFile))
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +103,10 @@ func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, er
 	if err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
 	}
-	if err := writeMeta(dir, m); err != nil { // syncs dir
+	if err := writeMeta(s.fs, dir, m); err != nil { // syncs dir
 		return nil, err
 	}
-	if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
+	if err := durable.SyncDir(s.fs, filepath.Dir(dir)); err != nil {
 		return nil, err
 	}
 	faults.Crash("admit.snapshot-synced")

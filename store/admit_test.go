@@ -221,7 +221,7 @@ func TestChangedWhileCopied(t *testing.T) {
 			before, err := os.Stat(a.Path)
 			must(t, err)
 			must(t, change(a.Path))
-			if err := unchanged(a.Path, before); !errors.Is(err, ErrChanged) {
+			if err := unchanged(durable.Local{}, a.Path, before); !errors.Is(err, ErrChanged) {
 				t.Errorf("got %v, want ErrChanged", err)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"stoker/store/batchfile"
+	"stoker/store/durable"
 )
 
 // Batch is an open batch: its requests to read and its journal to append to. It belongs to one goroutine at a time.
@@ -57,7 +58,7 @@ func (s *Store) openBatch(id string, mode int) (_ *Batch, err error) {
 		return nil, err
 	}
 	b.begun = b.Record.InProgressAt
-	if b.Meta, err = readMeta(b.dir); err != nil {
+	if b.Meta, err = readMeta(s.fs, b.dir); err != nil {
 		return nil, err
 	}
 	p, err := s.checkpoint(id)
@@ -67,13 +68,13 @@ func (s *Store) openBatch(id string, mode int) (_ *Batch, err error) {
 	if err == nil {
 		b.progress = *p
 	} // else its offset is 0, which no checkpoint has: the journal is read from its start
-	if b.snapshot.input, err = os.Open(filepath.Join(b.dir, inputFile)); err != nil {
+	if b.snapshot.input, err = s.fs.OpenFile(filepath.Join(b.dir, inputFile), os.O_RDONLY, 0); err != nil {
 		return nil, err
 	}
-	if b.snapshot.index, err = os.Open(filepath.Join(b.dir, indexFile)); err != nil {
+	if b.snapshot.index, err = s.fs.OpenFile(filepath.Join(b.dir, indexFile), os.O_RDONLY, 0); err != nil {
 		return nil, err
 	}
-	b.journal, err = openJournal(filepath.Join(b.dir, journalFile), mode)
+	b.journal, err = openJournal(s.fs, filepath.Join(b.dir, journalFile), mode)
 	return b, err
 }
 
@@ -83,7 +84,7 @@ func (b *Batch) Close() error {
 	if b.journal != nil {
 		err = errors.Join(b.journal.flush(), b.journal.close())
 	}
-	for _, f := range []*os.File{b.snapshot.input, b.snapshot.index} {
+	for _, f := range []durable.File{b.snapshot.input, b.snapshot.index} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}

@@ -2,18 +2,18 @@ package store
 
 import (
 	"fmt"
-	"os"
 	"slices"
 
 	"go.etcd.io/bbolt"
 
+	"stoker/store/durable"
 	"stoker/store/faults"
 )
 
 // Checkpoint is a batch's progress at one moment, for Store.Commit to make durable.
 type Checkpoint struct {
 	id       string
-	journal  *os.File
+	journal  durable.File
 	progress []byte
 	suspects int
 	begun    int64
@@ -54,7 +54,7 @@ func (s *Store) Commit(checkpoints []Checkpoint) error {
 
 func syncJournals(checkpoints []Checkpoint) error {
 	for _, c := range checkpoints {
-		if err := fdatasync(c.journal); err != nil {
+		if err := datasync(c.journal); err != nil {
 			return fmt.Errorf("sync journal of %s: %w", c.id, err)
 		}
 	}

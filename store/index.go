@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"stoker/store/batchfile"
+	"stoker/store/durable"
 )
 
 // A line index has one row for each request of a batch's snapshot:
@@ -51,14 +52,14 @@ func parseRow(b []byte) row {
 
 // indexWriter writes rows in order; markDuplicate changes one that is already written.
 type indexWriter struct {
-	f   *os.File
+	f   durable.File
 	w   *bufio.Writer
 	buf []byte
 	n   uint32
 }
 
-func createIndex(path string) (*indexWriter, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+func createIndex(fsys durable.FS, path string) (*indexWriter, error) {
+	f, err := fsys.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func (w *indexWriter) markDuplicate(seq, firstSeq uint32) error {
 	return err
 }
 
-func readRow(f *os.File, seq uint32) (row, error) {
+func readRow(f source, seq uint32) (row, error) {
 	var b [rowSize]byte
 	if _, err := f.ReadAt(b[:], int64(seq)*rowSize); err != nil {
 		return row{}, fmt.Errorf("read line index %s, request %d: %w", f.Name(), seq, err)
@@ -97,7 +98,7 @@ func readRow(f *os.File, seq uint32) (row, error) {
 
 // snapshotReader reads requests of a snapshot, fast in nearly the order of the lines.
 type snapshotReader struct {
-	input, index *os.File
+	input, index durable.File
 	rows         block
 	text         block
 }
@@ -111,7 +112,7 @@ type block struct {
 const blockSize = 1 << 20
 
 // read returns length bytes of f at offset, valid until the next read.
-func (b *block) read(f *os.File, offset int64, length int) ([]byte, error) {
+func (b *block) read(f source, offset int64, length int) ([]byte, error) {
 	if offset < b.at || offset-b.at > int64(len(b.buf)-length) {
 		if err := b.load(f, offset, length); err != nil {
 			return nil, err
@@ -123,7 +124,7 @@ func (b *block) read(f *os.File, offset int64, length int) ([]byte, error) {
 
 // load reads the block that begins at offset; after a step back, one that begins before it, because the next read may
 // go back further.
-func (b *block) load(f *os.File, offset int64, length int) error {
+func (b *block) load(f source, offset int64, length int) error {
 	from := offset
 	if 0 <= offset && offset < b.at {
 		from = max(0, offset-blockSize/2)

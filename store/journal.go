@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 
-	"golang.org/x/sys/unix"
-
+	"stoker/store/durable"
 	"stoker/store/faults"
 )
 
@@ -98,16 +98,23 @@ func frameCRC(header, payload []byte) uint32 {
 // size is how many bytes the frame takes up in a journal.
 func (f *Frame) size() int64 { return headerSize + int64(len(f.Payload)) }
 
+// source is a file to read anywhere in.
+type source interface {
+	io.ReaderAt
+	Name() string
+	Stat() (fs.FileInfo, error)
+}
+
 // frameReader reads frames one after another. Its frames' payloads are valid until the next call.
 type frameReader struct {
-	f      *os.File
+	f      source
 	r      *bufio.Reader
 	offset int64 // of the next frame
 	end    int64 // bytes of the file that may be read
 	buf    []byte
 }
 
-func newFrameReader(f *os.File, from, end int64) *frameReader {
+func newFrameReader(f source, from, end int64) *frameReader {
 	r := &frameReader{f: f, r: bufio.NewReaderSize(nil, int(min(1<<20, max(4096, end-from)))), end: max(from, end)}
 	r.seek(from)
 	return r
@@ -156,7 +163,7 @@ func tornOr(err error) error {
 // scanJournal calls visit for every valid frame between from and end, with the frame's offset, and returns where the
 // last one ends. At bytes that are no frame it stops, or, with resync, looks for the next valid frame behind them. A
 // frame's payload is valid only during the call.
-func scanJournal(f *os.File, from, end int64, resync bool, visit func(offset int64, f Frame) error) (valid int64, err error) {
+func scanJournal(f source, from, end int64, resync bool, visit func(offset int64, f Frame) error) (valid int64, err error) {
 	r := newFrameReader(f, from, end)
 	valid = from
 	for {
@@ -185,7 +192,7 @@ func scanJournal(f *os.File, from, end int64, resync bool, visit func(offset int
 }
 
 // findFrame returns the offset of the first valid frame at or after from, or end.
-func findFrame(f *os.File, from, end int64) (int64, error) {
+func findFrame(f source, from, end int64) (int64, error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(f, from, end-from), 1<<16)
 	for at := from; ; at++ {
 		two, err := r.Peek(2)
@@ -211,7 +218,7 @@ func tornOrNil(err error) error {
 }
 
 // readFrameAt returns the frame at an offset, with a payload of its own, or errTorn.
-func readFrameAt(f *os.File, at, end int64) (Frame, error) {
+func readFrameAt(f source, at, end int64) (Frame, error) {
 	var header [headerSize]byte
 	if _, err := f.ReadAt(header[:], at); err != nil {
 		return Frame{}, tornOr(err)
@@ -233,7 +240,7 @@ func readFrameAt(f *os.File, at, end int64) (Frame, error) {
 // journal appends frames to a batch's journal file. Frames are buffered: they reach the file with flush and are durable
 // only after a sync.
 type journal struct {
-	f      *os.File
+	f      durable.File
 	buf    []byte
 	offset int64 // end of the file, buffered frames not counted
 }
@@ -241,8 +248,8 @@ type journal struct {
 // flushAt is how many buffered bytes are written without waiting for flush.
 const flushAt = 256 << 10
 
-func createJournal(path string) (*journal, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+func createJournal(fsys durable.FS, path string) (*journal, error) {
+	f, err := fsys.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -254,8 +261,8 @@ func createJournal(path string) (*journal, error) {
 }
 
 // openJournal opens a journal for appending at its end. Recovery mends a head and a tail that are cut off before.
-func openJournal(path string, mode int) (*journal, error) {
-	f, err := os.OpenFile(path, mode, 0)
+func openJournal(fsys durable.FS, path string, mode int) (*journal, error) {
+	f, err := fsys.OpenFile(path, mode, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +279,7 @@ func openJournal(path string, mode int) (*journal, error) {
 }
 
 // checkJournalHead refuses a file that is no journal. One that ends within the head holds nothing, but may be one.
-func checkJournalHead(f *os.File) error {
+func checkJournalHead(f source) error {
 	head := make([]byte, len(journalHead))
 	n, err := f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -359,14 +366,10 @@ func (j *journal) truncate(end int64) error {
 
 func (j *journal) close() error { return j.f.Close() }
 
-// fdatasync makes a file's contents durable, without the times that nobody reads.
-func fdatasync(f *os.File) error {
+// datasync makes a journal's frames durable.
+func datasync(f durable.File) error {
 	if faults.Planted("journal-not-synced") {
 		return nil
 	}
-	for {
-		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
+	return f.Datasync()
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"stoker/store/durable"
 )
 
 var sampleFrames = []Frame{
@@ -42,7 +44,7 @@ func journalFileOf(t testing.TB, content []byte) *os.File {
 }
 
 // scanned returns the frames of a journal and where the last one ends.
-func scanned(t testing.TB, f *os.File, resync bool) (frames []Frame, valid int64) {
+func scanned(t testing.TB, f source, resync bool) (frames []Frame, valid int64) {
 	t.Helper()
 	st, err := f.Stat()
 	must(t, err)
@@ -57,7 +59,7 @@ func scanned(t testing.TB, f *os.File, resync bool) (frames []Frame, valid int64
 
 func TestJournalRoundTrip(t *testing.T) {
 	path := filepath.Join(t.TempDir(), journalFile)
-	j, err := createJournal(path)
+	j, err := createJournal(durable.Local{}, path)
 	must(t, err)
 	big := Frame{Kind: KindOutput, Seq: 3, Payload: bytes.Repeat([]byte("x"), flushAt+1)}
 	want := append(slices.Clone(sampleFrames), big)
@@ -66,7 +68,7 @@ func TestJournalRoundTrip(t *testing.T) {
 	}
 	must(t, j.flush())
 	must(t, j.close())
-	j, err = openJournal(path, os.O_RDWR)
+	j, err = openJournal(durable.Local{}, path, os.O_RDWR)
 	must(t, err)
 	defer j.close()
 	got, valid := scanned(t, j.f, false)
@@ -157,7 +159,7 @@ func TestJournalHeads(t *testing.T) {
 		{"something else", "{}\n", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			j, err := openJournal(journalFileOf(t, []byte(test.content)).Name(), os.O_RDWR)
+			j, err := openJournal(durable.Local{}, journalFileOf(t, []byte(test.content)).Name(), os.O_RDWR)
 			if (err == nil) != test.ok {
 				t.Fatalf("error %v", err)
 			}
@@ -176,11 +178,11 @@ func TestJournalHeads(t *testing.T) {
 // A full disk is a pause: nothing that was appended is lost, and nothing of a failed write stays.
 func TestFullDiskKeepsFrames(t *testing.T) {
 	path := filepath.Join(t.TempDir(), journalFile)
-	j, err := createJournal(path)
+	j, err := createJournal(durable.Local{}, path)
 	must(t, err)
 	defer j.close()
 	good := j.f
-	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	full, err := durable.Local{}.OpenFile("/dev/full", os.O_RDWR, 0)
 	must(t, err)
 	defer full.Close()
 

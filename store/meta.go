@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -107,16 +106,16 @@ func ValidID(s string) bool {
 
 const metaFile = "meta.json"
 
-func writeMeta(dir string, m *Meta) error {
+func writeMeta(fsys durable.FS, dir string, m *Meta) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode meta of %s: %w", m.ID, err)
 	}
-	return durable.WriteFile(filepath.Join(dir, metaFile), b, 0o600)
+	return durable.WriteFile(fsys, filepath.Join(dir, metaFile), b, 0o600)
 }
 
-func readMeta(dir string) (*Meta, error) {
-	b, err := os.ReadFile(filepath.Join(dir, metaFile))
+func readMeta(fsys durable.FS, dir string) (*Meta, error) {
+	b, err := durable.ReadFile(fsys, filepath.Join(dir, metaFile))
 	if err != nil {
 		return nil, fmt.Errorf("read meta: %w", err)
 	}

@@ -22,8 +22,15 @@ const dbName = "stoker.db"
 const lockTimeout = 2 * time.Second
 
 // Open opens or creates the state folder for this process alone. The error is ErrInUse if another process has it.
-func Open(dir string) (*Store, error) {
-	if err := durable.MkdirAll(filepath.Join(dir, "batches"), 0o700); err != nil {
+func Open(dir string) (*Store, error) { return OpenOn(durable.Local{}, dir) }
+
+// OpenOn is Open with the batch folders on another filesystem. The database, which bbolt maps into memory, stays on the
+// machine's own.
+func OpenOn(fsys durable.FS, dir string) (*Store, error) {
+	if err := durable.MkdirAll(durable.Local{}, dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open state %s: %w", dir, err)
+	}
+	if err := durable.MkdirAll(fsys, filepath.Join(dir, "batches"), 0o700); err != nil {
 		return nil, fmt.Errorf("open state %s: %w", dir, err)
 	}
 	if err := os.Chmod(dir, 0o700); err != nil {
@@ -37,7 +44,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, db: db, reserved: map[string]struct{}{}}
+	s := &Store{dir: dir, fs: fsys, db: db, reserved: map[string]struct{}{}}
 	if err = s.loadInstance(); err == nil {
 		err = s.sweep()
 	}
@@ -54,7 +61,7 @@ func (s *Store) sweep() error {
 	if err := s.sweepDatabases(); err != nil {
 		return fmt.Errorf("sweep state: %w", err)
 	}
-	dirs, err := os.ReadDir(filepath.Join(s.dir, "batches"))
+	dirs, err := s.fs.ReadDir(filepath.Join(s.dir, "batches"))
 	if err != nil {
 		return fmt.Errorf("sweep state: %w", err)
 	}
@@ -88,10 +95,10 @@ func (s *Store) sweepBatch(id string) error {
 	if _, err := s.Get(id); !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(s.batchDir(id), metaFile)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.fs.Lstat(filepath.Join(s.batchDir(id), metaFile)); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.RemoveAll(s.batchDir(id))
+	return s.fs.RemoveAll(s.batchDir(id))
 }
 
 // OpenReadOnly opens the state for a command that only looks, without a daemon. The error is ErrInUse while a daemon
@@ -105,7 +112,7 @@ func OpenReadOnly(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, db: db}
+	s := &Store{dir: dir, fs: durable.Local{}, db: db}
 	if err := s.loadInstance(); err != nil {
 		db.Close()
 		return nil, err
@@ -149,7 +156,7 @@ func createDB(path string) error {
 		err = cerr
 	}
 	if err == nil {
-		err = durable.Rename(tmp, path)
+		err = durable.Local{}.RenameNew(tmp, path)
 	}
 	if err != nil {
 		if _, statErr := os.Stat(path); statErr == nil { // another process was faster; whoever gets the lock goes on
@@ -157,7 +164,7 @@ func createDB(path string) error {
 		}
 		return fmt.Errorf("create state db %s: %w", path, err)
 	}
-	return durable.SyncDir(filepath.Dir(path))
+	return durable.SyncDir(durable.Local{}, filepath.Dir(path))
 }
 
 func (s *Store) loadInstance() error {

@@ -109,7 +109,7 @@ func (b *Batch) appendSynced(f Frame) error {
 	if err := b.journal.appendNow(f); err != nil {
 		return fmt.Errorf("batch %s: %w", b.Meta.ID, err)
 	}
-	if err := fdatasync(b.journal.f); err != nil {
+	if err := datasync(b.journal.f); err != nil {
 		return fmt.Errorf("sync journal of %s: %w", b.Meta.ID, err)
 	}
 	return nil

@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -43,8 +42,8 @@ func (b *Batch) recover() error {
 
 // sweep removes the temporary files of a process that died.
 func (b *Batch) sweep() error {
-	for _, name := range temporaries(b.dir) {
-		if err := os.Remove(filepath.Join(b.dir, name)); err != nil {
+	for _, name := range temporaries(b.store.fs, b.dir) {
+		if err := b.store.fs.Remove(filepath.Join(b.dir, name)); err != nil {
 			return err
 		}
 	}
@@ -158,7 +157,7 @@ func (b *Batch) settle(checked, valid int64) error {
 		}
 	}
 	if found {
-		if err := fdatasync(b.journal.f); err != nil {
+		if err := datasync(b.journal.f); err != nil {
 			return fmt.Errorf("sync journal: %w", err)
 		}
 	}

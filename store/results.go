@@ -6,18 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 
 	"stoker/store/batchfile"
-	"stoker/store/dedupe"
+	"stoker/store/durable"
 )
 
 // Results are all records of a complete batch, checked frame by frame, to be read in either order.
 type Results struct {
 	Totals  Totals // of the last Each
 	batch   *Batch
-	offsets *os.File // row n: journal offset of request n's record, 8 bytes; 0: none. It has no name
+	offsets durable.File // row n: journal offset of request n's record, 8 bytes; 0: none. It has no name
 }
 
 // Totals add up a batch's records.
@@ -40,7 +39,7 @@ func (b *Batch) Results() (*Results, error) {
 	if err := b.journal.flush(); err != nil {
 		return nil, err
 	}
-	f, err := dedupe.TempFile(b.dir)
+	f, err := b.store.fs.Scratch(b.dir)
 	if err != nil {
 		return nil, fmt.Errorf("index results of %s: %w", b.Meta.ID, err)
 	}
@@ -195,7 +194,7 @@ func readOffset(r io.Reader) (int64, error) {
 // offsetWriter fills a file of offsets. Results finish nearly in input order, so that sorting a few thousand of them
 // makes runs that are written at once.
 type offsetWriter struct {
-	f       *os.File
+	f       durable.File
 	pending []offsetRow
 	buf     []byte
 }
@@ -248,7 +247,7 @@ func (w *offsetWriter) writeRun(rows []offsetRow) error {
 
 // frameCache reads frames at nearby offsets from one block.
 type frameCache struct {
-	f     *os.File
+	f     source
 	end   int64
 	block block
 }

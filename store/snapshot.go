@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -31,8 +32,8 @@ const (
 const maxLines = math.MaxUint32
 
 // takeSnapshot copies the claimed file into dir, decoded, with its line index; both are synced.
-func takeSnapshot(ctx context.Context, dir string, a Admission) (*Meta, error) {
-	src, err := os.Open(a.Path)
+func takeSnapshot(ctx context.Context, fsys durable.FS, dir string, a Admission) (*Meta, error) {
+	src, err := durable.OpenRegular(a.FS, a.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -50,26 +51,26 @@ func takeSnapshot(ctx context.Context, dir string, a Admission) (*Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap := &snapshot{admission: a, meta: &Meta{
+	snap := &snapshot{fs: fsys, admission: a, meta: &Meta{
 		Schema: 1, ID: a.ID, Queue: a.Queue, CreatedAt: now(), Defaults: defaults, MaxLine: a.MaxLine, Metadata: a.Metadata,
 		Input: Input{Name: name, Compression: compression, Bytes: before.Size(), ModTime: before.ModTime().UnixNano()},
 	}}
 	if err := snap.take(ctx, dir, src, compression); err != nil {
 		return nil, err
 	}
-	if err := unchanged(a.Path, before); err != nil {
+	if err := unchanged(a.FS, a.Path, before); err != nil {
 		return nil, err
 	}
 	return snap.meta, nil
 }
 
 // unchanged returns ErrChanged if the file is no longer what it was.
-func unchanged(path string, before os.FileInfo) error {
-	after, err := os.Stat(path)
+func unchanged(fsys durable.FS, path string, before fs.FileInfo) error {
+	after, err := fsys.Lstat(path)
 	if err != nil {
 		return err
 	}
-	if !os.SameFile(before, after) || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+	if !durable.SameFile(before, after) || after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
 		return ErrChanged
 	}
 	return nil
@@ -89,6 +90,7 @@ func encodeDefaults(defaults map[string]any) (jsontext.Value, error) {
 
 // snapshot is one copy under way.
 type snapshot struct {
+	fs        durable.FS // of the state folder
 	admission Admission
 	meta      *Meta
 	parser    batchfile.Parser
@@ -99,16 +101,16 @@ type snapshot struct {
 }
 
 func (s *snapshot) take(ctx context.Context, dir string, src io.Reader, c Compression) (err error) {
-	out, err := os.OpenFile(filepath.Join(dir, inputFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	out, err := s.fs.OpenFile(filepath.Join(dir, inputFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	if s.index, err = createIndex(filepath.Join(dir, indexFile)); err != nil {
+	if s.index, err = createIndex(s.fs, filepath.Join(dir, indexFile)); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.index.f.Close()) }()
-	s.ids = dedupe.New(dir, dedupe.DefaultChunk)
+	s.ids = dedupe.New(func() (dedupe.File, error) { return s.fs.Scratch(dir) }, dedupe.DefaultChunk)
 	defer s.ids.Close()
 
 	digest := sha256.New()
@@ -220,7 +222,7 @@ func (s *snapshot) addRequest(req *batchfile.Request) error {
 }
 
 // finish marks repeated ids, drains what the decoder left of the file so that the digest covers all of it, and fills meta.
-func (s *snapshot) finish(out *os.File, raw io.Reader, digest hash.Hash) error {
+func (s *snapshot) finish(out durable.File, raw io.Reader, digest hash.Hash) error {
 	if _, err := io.Copy(io.Discard, raw); err != nil {
 		return err
 	}
@@ -250,7 +252,7 @@ func (s *snapshot) finish(out *os.File, raw io.Reader, digest hash.Hash) error {
 	return nil
 }
 
-func (s *snapshot) markDuplicates(out *os.File) error {
+func (s *snapshot) markDuplicates(out durable.File) error {
 	same := func(a, b uint32) (bool, error) {
 		x, err := s.customID(out, a)
 		if err != nil {
@@ -266,7 +268,7 @@ func (s *snapshot) markDuplicates(out *os.File) error {
 }
 
 // customID reads a request's id back. It reads no more than the line, because candidates stand anywhere in the file.
-func (s *snapshot) customID(out *os.File, seq uint32) (string, error) {
+func (s *snapshot) customID(out durable.File, seq uint32) (string, error) {
 	w, err := readRow(s.index.f, seq)
 	if err != nil {
 		return "", err

@@ -18,6 +18,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
+
+	"stoker/store/durable"
 )
 
 var (
@@ -41,6 +43,7 @@ var (
 // Store is an open state folder. Its methods may be called from several goroutines; a Batch belongs to one at a time.
 type Store struct {
 	dir      string
+	fs       durable.FS // of the batch folders
 	db       *bbolt.DB
 	instance string
 
@@ -106,7 +109,7 @@ func (s *Store) checkpoint(id string) (*Progress, error) {
 }
 
 // Meta returns what was fixed about a batch when it was accepted.
-func (s *Store) Meta(id string) (*Meta, error) { return readMeta(s.batchDir(id)) }
+func (s *Store) Meta(id string) (*Meta, error) { return readMeta(s.fs, s.batchDir(id)) }
 
 // FindActive returns the batch that has the same queue, name and bytes and is not yet finalizing, or "".
 func (s *Store) FindActive(queue string, input Input) (id string, err error) {

@@ -60,6 +60,7 @@ func (r *Report) Broken() bool {
 
 // Folders are where Verify looks for what belongs to batches.
 type Folders struct {
+	FS            durable.FS // nil: the machine's own
 	Inbox, Outbox string
 }
 
@@ -72,6 +73,9 @@ func (s *Store) Verify(ctx context.Context, id string, folders Folders) (*Report
 	records, err := s.List()
 	if err != nil {
 		return nil, err
+	}
+	if folders.FS == nil {
+		folders.FS = durable.Local{}
 	}
 	report := &Report{Findings: []Finding{}}
 	temporaries := map[string][]string{}
@@ -174,14 +178,14 @@ func (v *verifier) checkSnapshot() (ok bool) {
 	if !ok || m.Input.Compression != Plain {
 		return ok
 	}
-	got, _, err := durable.Hash(s.input.Name())
+	got, _, err := durable.Hash(v.store.fs, s.input.Name())
 	if err != nil || got != m.Input.SHA256 {
 		v.broken(NothingLost, s.input.Name(), 0, "is not what was accepted: %s", cmp.Or(errorText(err), string(got)))
 	}
 	return true
 }
 
-func (v *verifier) checkSize(f *os.File, want int64) bool {
+func (v *verifier) checkSize(f durable.File, want int64) bool {
 	st, err := f.Stat()
 	if err != nil {
 		v.broken(NothingLost, f.Name(), 0, "%v", err)
@@ -206,7 +210,7 @@ func (v *verifier) checkInput() {
 		return
 	}
 	claimed := filepath.Join(v.folders.Inbox, ".processing", v.store.instance, v.record.ID, string(v.record.Input.Name))
-	_, err := os.Lstat(claimed)
+	_, err := v.folders.FS.Lstat(claimed)
 	switch {
 	case err == nil && v.record.Archived:
 		v.broken(InputOnce, claimed, 0, "is archived, and still claimed")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -35,7 +34,7 @@ func (v *verifier) checkPublished(ctx context.Context) error {
 }
 
 func (v *verifier) checkFile(path string, want durable.SHA256) {
-	got, _, err := durable.Hash(path)
+	got, _, err := durable.Hash(v.folders.FS, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		v.note(path, "was taken away")
@@ -53,7 +52,7 @@ func (v *verifier) checkTemporaries(outbox string) {
 			v.broken(NoLeftovers, filepath.Join(outbox, name), 0, "is left over from an attempt to publish")
 		}
 	}
-	for _, name := range temporaries(v.batch.dir) {
+	for _, name := range temporaries(v.store.fs, v.batch.dir) {
 		v.broken(NoLeftovers, filepath.Join(v.batch.dir, name), 0, "is left over from a process that died")
 	}
 }
@@ -62,16 +61,16 @@ func (v *verifier) checkTemporaries(outbox string) {
 func (v *verifier) temporariesIn(dir string) []string {
 	names, known := v.temporaries[dir]
 	if !known {
-		names = temporaries(dir)
+		names = temporaries(v.folders.FS, dir)
 		v.temporaries[dir] = names
 	}
 	return names
 }
 
 // temporaries returns the names of temporary files in a folder. One that cannot be read has none to show.
-func temporaries(dir string) []string {
+func temporaries(fsys durable.FS, dir string) []string {
 	var names []string
-	entries, _ := os.ReadDir(dir)
+	entries, _ := fsys.ReadDir(dir)
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".tmp") {
 			names = append(names, e.Name())

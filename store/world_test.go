@@ -199,7 +199,7 @@ func (w *world) publish(b *Batch, l life) {
 
 func (w *world) install(name FileName, suffix string, text []byte) {
 	w.Helper()
-	must(w, durable.WriteFile(filepath.Join(w.folders().Outbox, string(name)+suffix), text, 0o644))
+	must(w, durable.WriteFile(durable.Local{}, filepath.Join(w.folders().Outbox, string(name)+suffix), text, 0o644))
 }
 
 // contents puts the result files together.

@@ -129,7 +129,7 @@ func (a *app) newOnceRoot(paths []string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		sum, _, err := durable.Hash(abs)
+		sum, _, err := durable.Hash(durable.Local{}, abs)
 		if err != nil {
 			return "", fmt.Errorf("once: %w", err)
 		}
@@ -204,7 +204,7 @@ func dropMissing(d *daemon.Daemon, drops []drop) error {
 		return err
 	}
 	for i := range drops {
-		sum, _, err := durable.Hash(drops[i].from)
+		sum, _, err := durable.Hash(durable.Local{}, drops[i].from)
 		if err != nil {
 			return fmt.Errorf("once: %w", err)
 		}
@@ -284,7 +284,7 @@ func (d *delivery) take(outbox string, b *api.Batch) error {
 	if d.stay {
 		return nil
 	}
-	if err := durable.MkdirAll(filepath.Dir(d.output), 0o775); err != nil {
+	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(d.output), 0o775); err != nil {
 		return err
 	}
 	for i, from := range d.paths {
@@ -292,7 +292,7 @@ func (d *delivery) take(outbox string, b *api.Batch) error {
 		if suffix := resultSuffix(from); suffix != store.SuffixOutput {
 			to = d.stem + suffix
 		}
-		if err := durable.Move(from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := durable.Move(durable.Local{}, from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("deliver results: %w", err)
 		}
 		d.paths[i] = to

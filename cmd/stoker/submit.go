@@ -166,7 +166,7 @@ func (d *drop) copy() error {
 		return fmt.Errorf("submit: %w", err)
 	}
 	defer src.Close()
-	if err := durable.MkdirAll(filepath.Dir(d.to), 0o775); err != nil {
+	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(d.to), 0o775); err != nil {
 		return fmt.Errorf("submit %s: %w", d.from, err)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(d.to), ".submit-*.tmp")
@@ -178,7 +178,7 @@ func (d *drop) copy() error {
 	_, err = io.Copy(io.MultiWriter(tmp, digest), src)
 	err = errors.Join(err, tmp.Chmod(0o664), tmp.Sync(), tmp.Close())
 	if err == nil {
-		err = durable.Rename(tmp.Name(), d.to)
+		err = durable.Local{}.RenameNew(tmp.Name(), d.to)
 	}
 	if errors.Is(err, fs.ErrExist) {
 		return &exitError{code: exitFailure, err: fmt.Errorf("submit %s: %s waits in the inbox already", d.from, d.to), hint: "--name gives this one another name"}
@@ -187,7 +187,7 @@ func (d *drop) copy() error {
 		return fmt.Errorf("submit %s: %w", d.from, err)
 	}
 	d.sha256 = durable.Sum(digest)
-	return durable.SyncDir(filepath.Dir(d.to))
+	return durable.SyncDir(durable.Local{}, filepath.Dir(d.to))
 }
 
 const pollEvery = 300 * time.Millisecond

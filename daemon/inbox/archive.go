@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -56,19 +55,19 @@ func (in *Inbox) archiveOne(r *store.Record) error {
 
 // move puts a file into a folder of the archive under its name, or the next free one: x~2.jsonl.
 func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, error) {
-	if _, err := os.Lstat(from); err != nil {
+	if _, err := in.o.FS.Lstat(from); err != nil {
 		return "", err
 	}
 	dir := filepath.Join(in.o.Archive, folder, queue)
-	if err := durable.MkdirAll(dir, 0o775); err != nil {
+	if err := durable.MkdirAll(in.o.FS, dir, 0o775); err != nil {
 		return "", err
 	}
 	for n := 1; ; n++ {
 		to := filepath.Join(dir, numbered(string(name), n))
-		if _, err := os.Lstat(noteBeside(to)); err == nil {
+		if _, err := in.o.FS.Lstat(noteBeside(to)); err == nil {
 			continue // x.jsonl and x.jsonl.gz would share a note
 		}
-		err := durable.Move(from, to)
+		err := durable.Move(in.o.FS, from, to)
 		if !errors.Is(err, fs.ErrExist) {
 			return to, err
 		}
@@ -127,7 +126,7 @@ func (in *Inbox) noteDuplicate(c *claim) error {
 	if err != nil {
 		return fmt.Errorf("encode duplicate note: %w", err)
 	}
-	return durable.WriteFile(noteBeside(c.duplicate.moved), append(b, '\n'), 0o664)
+	return durable.WriteFile(in.o.FS, noteBeside(c.duplicate.moved), append(b, '\n'), 0o664)
 }
 
 // noteBeside is the name of a duplicate's note.

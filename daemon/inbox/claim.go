@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -72,7 +71,7 @@ func (in *Inbox) claim(k fileKey, f *file) (*claim, error) {
 		return nil, err
 	}
 	from, to := in.path(k), in.claimPath(c.id, c.name)
-	if err := durable.Rename(from, to); err != nil {
+	if err := in.o.FS.RenameNew(from, to); err != nil {
 		in.dropClaimDir(c.id)
 		return nil, err
 	}
@@ -81,7 +80,7 @@ func (in *Inbox) claim(k fileKey, f *file) (*claim, error) {
 		return c, nil
 	}
 	// Somebody replaced it since it was looked at: it goes back and is watched anew.
-	if err := durable.Rename(to, from); err == nil {
+	if err := in.o.FS.RenameNew(to, from); err == nil {
 		in.dropClaimDir(c.id)
 		return nil, nil
 	}
@@ -92,17 +91,17 @@ func (in *Inbox) claim(k fileKey, f *file) (*claim, error) {
 
 func (in *Inbox) makeClaimDir(c *claim) error {
 	dir := filepath.Join(in.processing(), c.id)
-	if err := durable.MkdirAll(dir, 0o775); err != nil {
+	if err := durable.MkdirAll(in.o.FS, dir, 0o775); err != nil {
 		return err
 	}
 	if c.queue == "" {
 		return nil
 	}
-	return durable.WriteFile(filepath.Join(dir, queueFile), []byte(c.queue), 0o664)
+	return durable.WriteFile(in.o.FS, filepath.Join(dir, queueFile), []byte(c.queue), 0o664)
 }
 
 func (in *Inbox) isWatched(path string, f *file) (bool, error) {
-	st, err := os.Lstat(path)
+	st, err := in.o.FS.Lstat(path)
 	if err != nil {
 		return false, err
 	}
@@ -114,11 +113,11 @@ func (in *Inbox) sync(c *claim) error {
 	if c.synced || faults.Planted("claim-not-synced") {
 		return nil
 	}
-	if err := durable.SyncDir(filepath.Join(in.processing(), c.id)); err != nil {
+	if err := durable.SyncDir(in.o.FS, filepath.Join(in.processing(), c.id)); err != nil {
 		return err
 	}
 	// A queue's folder that was removed since has no name left to be synced.
-	if err := durable.SyncDir(filepath.Join(in.o.Dir, c.queue)); ignoreMissing(err) != nil {
+	if err := durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, c.queue)); ignoreMissing(err) != nil {
 		return err
 	}
 	c.synced = true
@@ -131,11 +130,11 @@ func (in *Inbox) removeSidecars(k fileKey) {
 	if in.o.Ready != ReadySidecar {
 		return
 	}
-	if _, err := os.Lstat(in.path(k)); err == nil {
+	if _, err := in.o.FS.Lstat(in.path(k)); err == nil {
 		return // it announces another file of this name by now
 	}
 	for _, path := range in.sidecars(k) {
-		if err := ignoreMissing(os.Remove(path)); err != nil {
+		if err := ignoreMissing(in.o.FS.Remove(path)); err != nil {
 			in.o.Logger.Warn().Err(err).Msg("remove sidecar")
 		}
 	}
@@ -171,7 +170,7 @@ func (in *Inbox) isReady(c *claim) bool {
 		in.retry(c, err)
 		return false
 	}
-	st, err := os.Lstat(in.claimPath(c.id, c.name))
+	st, err := in.o.FS.Lstat(in.claimPath(c.id, c.name))
 	if err == nil && !st.Mode().IsRegular() {
 		in.retry(c, errors.New("not a regular file"))
 		return false
@@ -215,7 +214,7 @@ func (in *Inbox) sortedClaims() []*claim {
 
 func (in *Inbox) admissionOf(c *claim) store.Admission {
 	return store.Admission{
-		ID: c.id, Path: in.claimPath(c.id, c.name), Queue: c.queue, Defaults: in.o.Defaults(c.queue), MaxLine: in.o.MaxLine,
+		ID: c.id, FS: in.o.FS, Path: in.claimPath(c.id, c.name), Queue: c.queue, Defaults: in.o.Defaults(c.queue), MaxLine: in.o.MaxLine,
 		Strict: in.o.Strict, Complete: c.complete, NameTaken: in.o.NameTaken, SkipEnded: in.o.SkipEnded,
 	}
 }
@@ -266,7 +265,7 @@ func (in *Inbox) release(c *claim) {
 // awaitRest gives a file that ends early the time that one in the inbox gets for its last newline, counted from its last
 // change.
 func (in *Inbox) awaitRest(c *claim, cause error) {
-	if st, err := os.Lstat(in.claimPath(c.id, c.name)); err == nil {
+	if st, err := in.o.FS.Lstat(in.claimPath(c.id, c.name)); err == nil {
 		c.see(st)
 	}
 	quiet := time.Since(c.since)
@@ -278,11 +277,11 @@ func (in *Inbox) awaitRest(c *claim, cause error) {
 // isGone reports whether a claimed file was taken away. While the inbox itself is missing, because a share is not
 // mounted, nobody knows.
 func (in *Inbox) isGone(id string, name store.FileName) bool {
-	_, err := os.Lstat(in.claimPath(id, name))
+	_, err := in.o.FS.Lstat(in.claimPath(id, name))
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	_, err = os.Lstat(in.processing())
+	_, err = in.o.FS.Lstat(in.processing())
 	return err == nil
 }
 
@@ -294,7 +293,7 @@ const changedTimeout = 5 * time.Second
 func (in *Inbox) Changed(r *store.Record) bool {
 	changed := make(chan bool, 1)
 	go func() {
-		st, err := os.Lstat(in.claimPath(r.ID, r.Input.Name))
+		st, err := in.o.FS.Lstat(in.claimPath(r.ID, r.Input.Name))
 		changed <- err == nil && (st.Size() != r.Input.Bytes || st.ModTime().UnixNano() != r.Input.ModTime)
 	}()
 	select {

@@ -13,13 +13,15 @@ import (
 	"github.com/rs/zerolog"
 
 	"stoker/store"
+	"stoker/store/durable"
 )
 
 // Options are what an Inbox needs. Durations are as in the configuration's [inbox].
 type Options struct {
+	FS           durable.FS // where inbox and archive are; nil: the machine's own
 	Dir, Archive string
-	Poll         bool          // look every PollEvery, without events
-	Settle       time.Duration // how long a file must not change
+	Watch        func() Watcher // makes one; nil: look every PollEvery, without events
+	Settle       time.Duration  // how long a file must not change
 	Rescan       time.Duration
 	PollEvery    time.Duration
 	TailGrace    time.Duration // how long a file without final newline waits
@@ -64,8 +66,8 @@ type Inbox struct {
 	results        chan admission
 	known          map[string]bool // claims that are batches by now, as of the last look
 	archive        []*store.Record // ended batches whose input is to leave .processing
-	watch          *watcher
 	archiveProblem string
+	watch          Watcher
 
 	mu     sync.Mutex
 	status Status
@@ -101,6 +103,12 @@ type Foreign struct {
 
 // New returns an inbox; Run starts it.
 func New(o Options) *Inbox {
+	if o.FS == nil {
+		o.FS = durable.Local{}
+	}
+	if o.Watch == nil {
+		o.Watch = func() Watcher { return blind{} }
+	}
 	return &Inbox{
 		o: o, wake: make(chan struct{}, 1), files: map[fileKey]*file{},
 		claims: map[string]*claim{}, results: make(chan admission),
@@ -137,8 +145,8 @@ const debounce = 100 * time.Millisecond
 
 // Run takes files until the context ends. Faults of the shares are reported in Status and waited out.
 func (in *Inbox) Run(ctx context.Context) {
-	in.watch = newWatcher(in.o)
-	defer in.watch.close()
+	in.watch = in.o.Watch()
+	defer in.watch.Close()
 	in.recoverArchive()
 	next := alarm{timer: time.NewTimer(0), at: time.Now()}
 	defer next.timer.Stop()
@@ -147,7 +155,7 @@ func (in *Inbox) Run(ctx context.Context) {
 		case <-ctx.Done():
 			in.awaitAdmissions()
 			return
-		case <-in.watch.dirty:
+		case <-in.watch.Dirty():
 			next.within(debounce)
 		case r := <-in.results:
 			in.admitted(r)
@@ -199,7 +207,7 @@ const shortest = 10 * time.Millisecond
 // nextRound is when the first file may be complete, at the latest the next regular scan.
 func (in *Inbox) nextRound() time.Duration {
 	wait := in.o.Rescan
-	if in.o.Poll || !in.watch.alive() {
+	if !in.watch.Alive() {
 		wait = in.o.PollEvery
 	}
 	now := time.Now()
@@ -217,7 +225,7 @@ func (in *Inbox) nextRound() time.Duration {
 }
 
 func (in *Inbox) report(problem error) {
-	s := Status{Watching: in.watch.alive(), Scanned: time.Now(), Waiting: []Waiting{}, Ignored: in.ignored, Foreign: in.foreign}
+	s := Status{Watching: in.watch.Alive(), Scanned: time.Now(), Waiting: []Waiting{}, Ignored: in.ignored, Foreign: in.foreign}
 	if problem != nil {
 		s.Problem = problem.Error()
 	}

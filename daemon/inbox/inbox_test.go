@@ -285,7 +285,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // Events make the inbox look long before the next regular scan, also after its folders were replaced.
 func TestEvents(t *testing.T) {
 	r := newRig(t)
-	r.o.Poll, r.o.Settle, r.o.Rescan, r.o.PollEvery = false, 10*time.Millisecond, time.Hour, 50*time.Millisecond
+	r.o.Watch = func() Watcher { return NewWatcher(r.o.Dir, r.o.Logger) }
+	r.o.Settle, r.o.Rescan, r.o.PollEvery = 10*time.Millisecond, time.Hour, 50*time.Millisecond
 	r.run()
 	drop := func(name string, n int) {
 		t.Helper()
@@ -318,7 +319,8 @@ func TestEvents(t *testing.T) {
 // Events that do not end, as of a large copy, do not keep other files from being taken.
 func TestFloodOfEvents(t *testing.T) {
 	r := newRig(t)
-	r.o.Poll, r.o.Settle, r.o.Rescan = false, 10*time.Millisecond, time.Hour
+	r.o.Watch = func() Watcher { return NewWatcher(r.o.Dir, r.o.Logger) }
+	r.o.Settle, r.o.Rescan = 10*time.Millisecond, time.Hour
 	r.run()
 	r.write("large.jsonl", line)
 	stop, done := make(chan struct{}), make(chan struct{})

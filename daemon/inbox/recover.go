@@ -3,7 +3,6 @@ package inbox
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,7 +29,7 @@ func (in *Inbox) recoverArchive() {
 // findClaims finds what a crash left claimed, also on a share that came back only later. Batches that the store knows go
 // on without the inbox; what it does not know is admitted under the id that it was claimed with.
 func (in *Inbox) findClaims() {
-	dirs, err := os.ReadDir(in.processing())
+	dirs, err := in.o.FS.ReadDir(in.processing())
 	if ignoreMissing(err) != nil {
 		in.o.Logger.Warn().Err(err).Msg("cannot read claims")
 		return
@@ -74,7 +73,7 @@ func (in *Inbox) findClaim(id string) {
 // readClaim returns what a claim's folder holds; nil if that is nothing.
 func (in *Inbox) readClaim(id string) (*claim, error) {
 	dir := filepath.Join(in.processing(), id)
-	entries, err := os.ReadDir(dir)
+	entries, err := in.o.FS.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +85,7 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	queue, err := os.ReadFile(filepath.Join(dir, queueFile))
+	queue, err := durable.ReadFile(in.o.FS, filepath.Join(dir, queueFile))
 	if ignoreMissing(err) != nil {
 		return nil, err
 	}
@@ -103,18 +102,18 @@ func isClaimed(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") }
 // dropClaimDir removes a claim's folder. It leaves one that holds a claimed file.
 func (in *Inbox) dropClaimDir(id string) {
 	dir := filepath.Join(in.processing(), id)
-	entries, err := os.ReadDir(dir)
+	entries, err := in.o.FS.ReadDir(dir)
 	if slices.ContainsFunc(entries, isClaimed) {
 		return
 	}
 	for _, e := range entries {
-		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		err = errors.Join(err, in.o.FS.Remove(filepath.Join(dir, e.Name())))
 	}
 	if err == nil {
-		err = os.Remove(dir)
+		err = in.o.FS.Remove(dir)
 	}
 	if err == nil {
-		err = durable.SyncDir(in.processing())
+		err = durable.SyncDir(in.o.FS, in.processing())
 	}
 	if ignoreMissing(err) != nil {
 		in.o.Logger.Warn().Err(err).Msg("cannot remove claim folder")

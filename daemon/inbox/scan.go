@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"stoker/store"
+	"stoker/store/durable"
 )
 
 // fileKey is where a file lies in the inbox.
@@ -58,8 +58,8 @@ const maxIgnored = 100
 
 // scan looks at the inbox and its queues.
 func (in *Inbox) scan() error {
-	in.watch.follow(in.o.Dir)
-	root, err := os.ReadDir(in.o.Dir)
+	in.watch.Follow(in.o.Dir)
+	root, err := in.o.FS.ReadDir(in.o.Dir)
 	if err != nil {
 		return err
 	}
@@ -76,8 +76,8 @@ func (in *Inbox) scan() error {
 	}
 	in.look("", root, round)
 	for _, q := range queues {
-		in.watch.follow(filepath.Join(in.o.Dir, q))
-		entries, err := os.ReadDir(filepath.Join(in.o.Dir, q))
+		in.watch.Follow(filepath.Join(in.o.Dir, q))
+		entries, err := in.o.FS.ReadDir(filepath.Join(in.o.Dir, q))
 		if err != nil {
 			in.ignore(q, "", "cannot be read: "+reasonOf(err))
 			in.keep(q, round)
@@ -129,7 +129,7 @@ func (in *Inbox) path(k fileKey) string { return filepath.Join(in.o.Dir, k.queue
 
 // observe compares a file with what was seen of it before. It reports false if the file is gone.
 func (in *Inbox) observe(k fileKey) bool {
-	st, err := os.Lstat(in.path(k))
+	st, err := in.o.FS.Lstat(in.path(k))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
 		return false
 	}
@@ -174,7 +174,7 @@ func (in *Inbox) judge(k fileKey, f *file) {
 // judgeTail looks at the last byte: JSONL that does not end in a newline is not finished, however quiet it is. In a
 // compressed file the decoder finds out.
 func (in *Inbox) judgeTail(k fileKey, f *file, quiet time.Duration) {
-	ends, err := endsInNewline(in.path(k), f.print.size)
+	ends, err := in.endsInNewline(in.path(k), f.print.size)
 	if err != nil {
 		f.wait("cannot be read: " + reasonOf(err))
 		return
@@ -189,8 +189,8 @@ func (in *Inbox) judgeTail(k fileKey, f *file, quiet time.Duration) {
 	f.ready, f.state, f.reason = true, "waiting", "ready to be taken"
 }
 
-func endsInNewline(path string, size int64) (bool, error) {
-	f, err := os.Open(path)
+func (in *Inbox) endsInNewline(path string, size int64) (bool, error) {
+	f, err := durable.OpenRegular(in.o.FS, path)
 	if err != nil {
 		return false, err
 	}
@@ -212,7 +212,7 @@ func (in *Inbox) sidecars(k fileKey) []string {
 
 func (in *Inbox) hasSidecar(k fileKey) bool {
 	return slices.ContainsFunc(in.sidecars(k), func(path string) bool {
-		_, err := os.Lstat(path)
+		_, err := in.o.FS.Lstat(path)
 		return err == nil
 	})
 }
@@ -220,21 +220,21 @@ func (in *Inbox) hasSidecar(k fileKey) bool {
 func (in *Inbox) foreignClaims() []Foreign {
 	var all []Foreign
 	root := filepath.Join(in.o.Dir, ".processing")
-	dirs, _ := os.ReadDir(root)
+	dirs, _ := in.o.FS.ReadDir(root)
 	for _, d := range dirs {
 		if d.IsDir() && d.Name() != in.o.Store.Instance() {
-			all = append(all, Foreign{Instance: strings.ToValidUTF8(d.Name(), "\uFFFD"), Claims: countClaims(filepath.Join(root, d.Name()))})
+			all = append(all, Foreign{Instance: strings.ToValidUTF8(d.Name(), "\uFFFD"), Claims: in.countClaims(filepath.Join(root, d.Name()))})
 		}
 	}
 	return all
 }
 
 // countClaims counts the folders that hold a claimed file: a crash before the rename leaves an empty one.
-func countClaims(dir string) int {
+func (in *Inbox) countClaims(dir string) int {
 	n := 0
-	claims, _ := os.ReadDir(dir)
+	claims, _ := in.o.FS.ReadDir(dir)
 	for _, c := range claims {
-		if entries, _ := os.ReadDir(filepath.Join(dir, c.Name())); slices.ContainsFunc(entries, isClaimed) {
+		if entries, _ := in.o.FS.ReadDir(filepath.Join(dir, c.Name())); slices.ContainsFunc(entries, isClaimed) {
 			n++
 		}
 	}

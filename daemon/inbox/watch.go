@@ -10,33 +10,53 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watcher turns filesystem events into one bit: look again. No event says that a file is complete, events get lost, and
-// a folder that is unmounted or replaced stops sending them without a word (fsnotify/fsnotify#774).
-type watcher struct {
+// Watcher tells that the inbox may have changed. It is only a hint: no event says that a file is complete, events get
+// lost, and a folder that is unmounted or replaced stops sending them without a word (fsnotify/fsnotify#774).
+type Watcher interface {
+	// Dirty fires when something may have changed.
+	Dirty() <-chan struct{}
+	// Follow watches a folder, again if it was replaced. It is called before the folder is read, so that nothing falls
+	// between.
+	Follow(dir string)
+	// Alive reports whether events are to be expected.
+	Alive() bool
+	Close()
+}
+
+// blind is a Watcher that sees nothing: everything is found by looking.
+type blind struct{}
+
+func (blind) Dirty() <-chan struct{} { return nil }
+func (blind) Follow(string)          {}
+func (blind) Alive() bool            { return false }
+func (blind) Close()                 {}
+
+// events is a Watcher that turns the filesystem's events into one bit: look again.
+type events struct {
 	dirty  chan struct{}
 	dir    string
-	notify *fsnotify.Watcher // nil: polling
+	notify *fsnotify.Watcher
 	inodes map[string]uint64 // of the folders that are watched
 	log    zerolog.Logger
 }
 
-func newWatcher(o Options) *watcher {
-	w := &watcher{dirty: make(chan struct{}, 1), dir: o.Dir, inodes: map[string]uint64{}, log: o.Logger}
-	if o.Poll {
-		return w
-	}
+// NewWatcher watches an inbox by the system's events, or not at all if it cannot. Its folders are told to it by Follow.
+func NewWatcher(inbox string, log zerolog.Logger) Watcher {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
-		o.Logger.Warn().Err(err).Msg("cannot watch the inbox by events; polling instead")
-		return w
+		log.Warn().Err(err).Msg("cannot watch the inbox by events; polling instead")
+		return blind{}
 	}
-	w.notify = notify
+	w := &events{dirty: make(chan struct{}, 1), dir: inbox, notify: notify, inodes: map[string]uint64{}, log: log}
 	go w.drain()
 	return w
 }
 
+// Dirty implements Watcher.
+func (w *events) Dirty() <-chan struct{} { return w.dirty }
+
 // drain empties both channels: one that is not read stalls the other.
-func (w *watcher) drain() {
+func (w *events) drain() {
 	events, errors := w.notify.Events, w.notify.Errors
 	for events != nil || errors != nil {
 		select {
@@ -58,12 +78,8 @@ func (w *watcher) drain() {
 	}
 }
 
-// follow watches a folder, again if it was replaced. It is called before the folder is read, so that nothing falls
-// between.
-func (w *watcher) follow(dir string) {
-	if w.notify == nil {
-		return
-	}
+// Follow implements Watcher.
+func (w *events) Follow(dir string) {
 	inode := inodeOf(dir)
 	watched := slices.Contains(w.notify.WatchList(), dir)
 	if watched && inode == w.inodes[dir] {
@@ -82,16 +98,11 @@ func (w *watcher) follow(dir string) {
 	}
 }
 
-// alive reports whether events are to be expected.
-func (w *watcher) alive() bool {
-	return w.notify != nil && slices.Contains(w.notify.WatchList(), w.dir)
-}
+// Alive implements Watcher.
+func (w *events) Alive() bool { return slices.Contains(w.notify.WatchList(), w.dir) }
 
-func (w *watcher) close() {
-	if w.notify != nil {
-		w.notify.Close()
-	}
-}
+// Close implements Watcher.
+func (w *events) Close() { w.notify.Close() }
 
 func inodeOf(path string) uint64 {
 	st, err := os.Stat(path)

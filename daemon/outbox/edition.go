@@ -3,7 +3,6 @@ package outbox
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -138,7 +137,7 @@ func (e *edition) install() error {
 		}
 		faults.Crash("publish.renamed" + f.Suffix)
 	}
-	if err := durable.SyncDir(e.dir); err != nil {
+	if err := durable.SyncDir(e.p.o.FS, e.dir); err != nil {
 		return onShare(err)
 	}
 	return e.installOne(store.SuffixBatch, e.batchSum())
@@ -150,7 +149,7 @@ func (e *edition) refuseStrangers() error {
 		if slices.ContainsFunc(e.b.Publication().Files, func(f store.PublishedFile) bool { return f.Suffix == suffix }) {
 			continue
 		}
-		if _, err := os.Lstat(e.final(suffix)); err == nil {
+		if _, err := e.p.o.FS.Lstat(e.final(suffix)); err == nil {
 			return &nameTakenError{e.final(suffix)}
 		} else if ignoreMissing(err) != nil {
 			return onShare(err)
@@ -168,9 +167,9 @@ func (e *edition) batchSum() durable.SHA256 {
 // looks.
 func (e *edition) installOne(suffix string, want durable.SHA256) error {
 	tmp, final := e.temp(suffix), e.final(suffix)
-	rename := durable.Rename
+	rename := e.p.o.FS.RenameNew
 	if faults.Planted("publish-replaces") {
-		rename = os.Rename
+		rename = e.p.o.FS.Rename
 	}
 	err := rename(tmp, final)
 	if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
@@ -180,7 +179,7 @@ func (e *edition) installOne(suffix string, want durable.SHA256) error {
 	case err != nil:
 		return onShare(err)
 	case there == ours:
-		return onShare(ignoreMissing(os.Remove(tmp)))
+		return onShare(ignoreMissing(e.p.o.FS.Remove(tmp)))
 	case there == foreign:
 		return &nameTakenError{final}
 	}
@@ -192,7 +191,7 @@ func (e *edition) installOne(suffix string, want durable.SHA256) error {
 	if err := e.restore(); err != nil {
 		return err
 	}
-	return onShare(durable.Rename(tmp, final))
+	return onShare(e.p.o.FS.RenameNew(tmp, final))
 }
 
 // standing is what has a result file's name.
@@ -209,7 +208,7 @@ const (
 // or the same one under both names, where a crash interrupted a rename made of link and unlink.
 func (e *edition) inspect(suffix string, want durable.SHA256) (standing, error) {
 	path := e.final(suffix)
-	st, err := os.Lstat(path)
+	st, err := e.p.o.FS.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nothing, nil
 	}
@@ -219,12 +218,12 @@ func (e *edition) inspect(suffix string, want durable.SHA256) (standing, error) 
 	if !st.Mode().IsRegular() {
 		return foreign, nil
 	}
-	if tmp, err := os.Lstat(e.temp(suffix)); err == nil && !os.SameFile(tmp, st) {
+	if tmp, err := e.p.o.FS.Lstat(e.temp(suffix)); err == nil && !durable.SameFile(tmp, st) {
 		return foreign, nil
 	} else if ignoreMissing(err) != nil {
 		return nothing, err
 	}
-	got, _, err := durable.Hash(path)
+	got, _, err := durable.Hash(e.p.o.FS, path)
 	if err != nil {
 		return nothing, err
 	}
@@ -250,7 +249,7 @@ func (e *edition) restore() error {
 		return err
 	}
 	for _, suffix := range installed {
-		if err := ignoreMissing(os.Remove(e.temp(suffix))); err != nil {
+		if err := ignoreMissing(e.p.o.FS.Remove(e.temp(suffix))); err != nil {
 			return onShare(err)
 		}
 	}
@@ -302,7 +301,7 @@ func (e *edition) takeBack() error {
 		return onShare(err)
 	}
 	for _, suffix := range installed {
-		if err := os.Rename(e.final(suffix), e.temp(suffix)); err != nil {
+		if err := e.p.o.FS.Rename(e.final(suffix), e.temp(suffix)); err != nil {
 			return onShare(err)
 		}
 	}
@@ -338,7 +337,7 @@ func (e *edition) revise() error {
 func (e *edition) sweep() error {
 	for _, suffix := range []string{store.SuffixOutput, store.SuffixErrors, store.SuffixBatch} {
 		for _, path := range []string{e.temp(suffix), e.temp(suffix) + partial} {
-			if err := ignoreMissing(os.Remove(path)); err != nil {
+			if err := ignoreMissing(e.p.o.FS.Remove(path)); err != nil {
 				return onShare(err)
 			}
 		}

@@ -2,12 +2,12 @@ package outbox
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"stoker/store"
+	"stoker/store/durable"
 )
 
 // Note is what NAME.status.txt tells the people who have only the share.
@@ -58,7 +58,7 @@ func (p *Publisher) noteTemp(queue, id string) string {
 // writeNote replaces a note. Unlike a result it is not synced: after a power cut it is written again.
 func (p *Publisher) writeNote(n Note) error {
 	dir := filepath.Join(p.o.Dir, n.Queue)
-	if err := os.MkdirAll(dir, 0o775); err != nil {
+	if err := durable.MkdirAll(p.o.FS, dir, 0o775); err != nil {
 		return err
 	}
 	tmp := p.noteTemp(n.Queue, n.ID)
@@ -71,10 +71,10 @@ func (p *Publisher) writeNote(n Note) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(tmp, filepath.Join(dir, string(n.Name)+store.SuffixStatus))
+		err = p.o.FS.Rename(tmp, filepath.Join(dir, string(n.Name)+store.SuffixStatus))
 	}
 	if err != nil {
-		os.Remove(tmp)
+		p.o.FS.Remove(tmp)
 	}
 	return err
 }
@@ -106,7 +106,7 @@ func (p *Publisher) removeNote(b *store.Batch) {
 	p.mu.Unlock()
 	note := filepath.Join(p.o.Dir, b.Meta.Queue, string(b.Meta.Name)+store.SuffixStatus)
 	for _, path := range []string{note, p.noteTemp(b.Meta.Queue, b.Meta.ID)} {
-		if err := os.Remove(path); ignoreMissing(err) != nil {
+		if err := p.o.FS.Remove(path); ignoreMissing(err) != nil {
 			p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Msg("cannot remove status note")
 		}
 	}

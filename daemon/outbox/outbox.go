@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 
 // Options are what a Publisher needs.
 type Options struct {
+	FS         durable.FS // where Dir is; nil: the machine's own
 	Dir        string
 	InputOrder bool
 	Mode       fs.FileMode // of result files
@@ -49,6 +49,9 @@ type Publisher struct {
 
 // New returns a publisher; Run starts it.
 func New(o Options) *Publisher {
+	if o.FS == nil {
+		o.FS = durable.Local{}
+	}
 	return &Publisher{o: o, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
@@ -222,7 +225,7 @@ func (p *Publisher) reopen(b *store.Batch, damage error) error {
 // publishFiles puts the batch's files into the outbox and makes their names durable.
 func (p *Publisher) publishFiles(b *store.Batch) error {
 	dir := filepath.Join(p.o.Dir, b.Meta.Queue)
-	if err := durable.MkdirAll(dir, 0o775); err != nil {
+	if err := durable.MkdirAll(p.o.FS, dir, 0o775); err != nil {
 		return onShare(err)
 	}
 	e := edition{p: p, b: b, dir: dir}
@@ -244,13 +247,13 @@ func (p *Publisher) publishFiles(b *store.Batch) error {
 	if err := e.sweep(); err != nil {
 		return err
 	}
-	return onShare(durable.SyncDir(dir))
+	return onShare(durable.SyncDir(p.o.FS, dir))
 }
 
 // NameTaken reports whether the outbox has a result file of this name.
 func (p *Publisher) NameTaken(queue string, name store.FileName) (bool, error) {
 	for _, suffix := range []string{store.SuffixBatch, store.SuffixOutput, store.SuffixErrors, store.SuffixStatus} {
-		_, err := os.Lstat(filepath.Join(p.o.Dir, queue, string(name)+suffix))
+		_, err := p.o.FS.Lstat(filepath.Join(p.o.Dir, queue, string(name)+suffix))
 		if err == nil {
 			return true, nil
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"hash"
 	"io/fs"
-	"os"
 
 	"stoker/store"
 	"stoker/store/durable"
@@ -18,9 +17,10 @@ const partial = ".part"
 
 // resultFile is a result file being written, digest and all.
 type resultFile struct {
+	fs     durable.FS
 	suffix string
 	path   string // once it is whole
-	f      *os.File
+	f      durable.File
 	w      *bufio.Writer
 	hash   hash.Hash
 	bytes  int64
@@ -33,16 +33,13 @@ func (e *edition) create(suffix string) (*resultFile, error) {
 	if err != nil {
 		return nil, onShare(err)
 	}
-	return &resultFile{suffix: suffix, path: path, f: f, w: bufio.NewWriterSize(f, 1<<20), hash: sha256.New()}, nil
+	return &resultFile{fs: e.p.o.FS, suffix: suffix, path: path, f: f, w: bufio.NewWriterSize(f, 1<<20), hash: sha256.New()}, nil
 }
 
 // create makes a new file with the mode and group of result files. It follows no link that somebody put there: the
 // outbox may be anybody's to write to.
-func (p *Publisher) create(path string) (*os.File, error) {
-	if err := ignoreMissing(os.Remove(path)); err != nil {
-		return nil, err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (p *Publisher) create(path string) (durable.File, error) {
+	f, err := durable.Create(p.o.FS, path, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +49,7 @@ func (p *Publisher) create(path string) (*os.File, error) {
 	}
 	if err != nil {
 		f.Close()
-		os.Remove(path)
+		p.o.FS.Remove(path)
 		return nil, err
 	}
 	return f, nil
@@ -81,10 +78,10 @@ func (w *resultFile) finish() (store.PublishedFile, error) {
 	}
 	err = w.f.Close() // NFS reports a full disk here
 	if err == nil {
-		err = os.Rename(w.f.Name(), w.path)
+		err = w.fs.Rename(w.f.Name(), w.path)
 	}
 	if err != nil {
-		os.Remove(w.f.Name())
+		w.fs.Remove(w.f.Name())
 	}
 	w.f = nil
 	sum := durable.Sum(w.hash)
@@ -95,7 +92,7 @@ func (w *resultFile) finish() (store.PublishedFile, error) {
 func (w *resultFile) abort() {
 	if w.f != nil {
 		w.f.Close()
-		os.Remove(w.f.Name())
+		w.fs.Remove(w.f.Name())
 	}
 }
 

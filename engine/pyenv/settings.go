@@ -82,7 +82,7 @@ func (s settings) write(path string) (outcome, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return 0, fmt.Errorf("write the configuration: %w", err)
 	}
-	return written, durable.WriteFile(path, text, 0o644)
+	return written, durable.WriteFile(durable.Local{}, path, text, 0o644)
 }
 
 // untouched reports whether old is what Setup wrote before a model was asked for.

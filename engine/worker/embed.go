@@ -44,7 +44,7 @@ func Install(dir string) (script string, err error) {
 
 // install fills a temporary folder and renames it, so that a crash leaves no half of a worker.
 func install(home string) error {
-	if err := durable.MkdirAll(filepath.Dir(home), 0o755); err != nil {
+	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(home), 0o755); err != nil {
 		return err
 	}
 	tmp, err := os.MkdirTemp(filepath.Dir(home), ".worker-*.tmp")

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/maphash"
+	"io"
 )
 
 // DefaultChunk is how many pairs are held in memory: 16 MB.
@@ -19,13 +20,20 @@ type Finder struct {
 	repeat *sorter // found duplicates, to be told in the order of their numbers
 }
 
-// New returns a Finder that holds chunk pairs in memory (0: DefaultChunk). More are kept in unnamed files in tempDir
-// ("": the system's), 12 bytes a pair, which vanish with the process.
-func New(tempDir string, chunk int) *Finder {
+// File is where pairs are kept that do not fit into memory. It should vanish with the process.
+type File interface {
+	io.ReaderAt
+	io.Writer
+	io.Closer
+}
+
+// New returns a Finder that holds chunk pairs in memory (0: DefaultChunk). More are kept in files that spill makes, 12
+// bytes a pair.
+func New(spill func() (File, error), chunk int) *Finder {
 	if chunk <= 0 {
 		chunk = DefaultChunk
 	}
-	return &Finder{seed: maphash.MakeSeed(), pairs: newSorter(tempDir, chunk), repeat: newSorter(tempDir, chunk)}
+	return &Finder{seed: maphash.MakeSeed(), pairs: newSorter(spill, chunk), repeat: newSorter(spill, chunk)}
 }
 
 // Hash hashes a key. The seed is this Finder's own and random, so that no input can be made to collide.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"stoker/store/durable"
 )
 
 // duplicate is one call of Duplicates' callback.
@@ -50,6 +52,10 @@ func wanted(keys []string) []duplicate {
 	return want
 }
 
+func spillTo(dir string) func() (File, error) {
+	return func() (File, error) { return durable.Local{}.Scratch(dir) }
+}
+
 // Chunks are so small that most runs spill, and hashes so poor that different keys collide.
 func TestFindsWhatAMapFinds(t *testing.T) {
 	dir := t.TempDir()
@@ -57,7 +63,7 @@ func TestFindsWhatAMapFinds(t *testing.T) {
 		keys := rapid.SliceOf(rapid.StringMatching(`[a-d]{0,3}`)).Draw(t, "keys")
 		chunk := rapid.IntRange(1, 20).Draw(t, "chunk")
 		buckets := rapid.Uint64Range(1, 100).Draw(t, "buckets")
-		f := New(dir, chunk)
+		f := New(spillTo(dir), chunk)
 		defer f.Close()
 		got := find(t, f, keys, func(key string) uint64 { return f.Hash(key) % buckets })
 		if diff := cmp.Diff(wanted(keys), got); diff != "" {
@@ -69,7 +75,7 @@ func TestFindsWhatAMapFinds(t *testing.T) {
 
 func TestManyRuns(t *testing.T) {
 	dir := t.TempDir()
-	f := New(dir, 1000)
+	f := New(spillTo(dir), 1000)
 	var keys []string
 	for i := range 50_000 {
 		keys = append(keys, fmt.Sprint("request-", i*7919%49_000))
@@ -85,7 +91,7 @@ func TestManyRuns(t *testing.T) {
 }
 
 func TestNothing(t *testing.T) {
-	f := New(t.TempDir(), 0)
+	f := New(spillTo(t.TempDir()), 0)
 	defer f.Close()
 	if got := find(t, f, nil, f.Hash); got != nil {
 		t.Errorf("found %v", got)
@@ -103,7 +109,7 @@ func TestErrorsEndTheSearch(t *testing.T) {
 		{"each", func(a, b uint32) (bool, error) { return true, nil }, func(seq, first uint32) error { return broken }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			f := New(t.TempDir(), 1)
+			f := New(spillTo(t.TempDir()), 1)
 			defer f.Close()
 			for seq := range uint32(3) {
 				if err := f.Add(1, seq); err != nil {
@@ -118,7 +124,7 @@ func TestErrorsEndTheSearch(t *testing.T) {
 }
 
 func TestNoPlaceToSpill(t *testing.T) {
-	f := New(t.TempDir()+"/gone", 1)
+	f := New(spillTo(t.TempDir()+"/gone"), 1)
 	defer f.Close()
 	if err := f.Add(1, 1); err != nil {
 		t.Fatal(err)
@@ -145,7 +151,7 @@ func BenchmarkMillionKeys(b *testing.B) {
 	for _, chunk := range []int{DefaultChunk, 100_000} {
 		b.Run(fmt.Sprint("chunk=", chunk), func(b *testing.B) {
 			for b.Loop() {
-				f := New(b.TempDir(), chunk)
+				f := New(spillTo(b.TempDir()), chunk)
 				for seq, key := range keys {
 					if err := f.Add(f.Hash(key), uint32(seq)); err != nil {
 						b.Fatal(err)

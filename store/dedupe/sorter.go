@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"os"
 	"slices"
 )
 
@@ -30,14 +29,16 @@ const (
 
 // sorter sorts pairs: in memory while they fit into one chunk, else as sorted runs in a file that are merged.
 type sorter struct {
-	dir   string
+	open  func() (File, error)
 	chunk int
 	mem   []pair
-	file  *os.File // has no name any more; nil until the first run is spilled
-	runs  []int64  // where each run ends in the file
+	file  File    // nil until the first run is spilled
+	runs  []int64 // where each run ends in the file
 }
 
-func newSorter(dir string, chunk int) *sorter { return &sorter{dir: dir, chunk: chunk} }
+func newSorter(open func() (File, error), chunk int) *sorter {
+	return &sorter{open: open, chunk: chunk}
+}
 
 func (s *sorter) add(p pair) error {
 	if len(s.mem) == s.chunk {
@@ -52,7 +53,7 @@ func (s *sorter) add(p pair) error {
 // spill appends what is in memory to the file as one more run.
 func (s *sorter) spill() error {
 	if s.file == nil {
-		f, err := TempFile(s.dir)
+		f, err := s.open()
 		if err != nil {
 			return fmt.Errorf("spill: %w", err)
 		}
@@ -132,18 +133,4 @@ func (s *sorter) merge() (merge, error) {
 	}
 	slices.SortFunc(m, func(a, b *run) int { return a.head.compare(b.head) }) // a sorted slice is a heap
 	return m, nil
-}
-
-// TempFile makes a file in dir ("": the system's folder for temporary files) and removes its name at once: whatever
-// ends the process leaves nothing behind.
-func TempFile(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "stoker-*.tmp")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

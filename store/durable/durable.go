@@ -13,48 +13,43 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// SyncDir makes the names in dir durable. EINVAL and ENOTSUP, which old SMB mounts return, are not errors.
-func SyncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
+// SyncDir makes the names in dir durable.
+func SyncDir(fsys FS, dir string) error {
+	if err := fsys.SyncDir(dir); err != nil {
 		return fmt.Errorf("sync directory: %w", err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
-		return fmt.Errorf("sync directory %s: %w", dir, err)
 	}
 	return nil
 }
 
 // MkdirAll creates dir and its missing parents, and makes their names durable.
-func MkdirAll(dir string, perm fs.FileMode) error {
-	if st, err := os.Stat(dir); err == nil {
+func MkdirAll(fsys FS, dir string, perm fs.FileMode) error {
+	if st, err := fsys.Stat(dir); err == nil {
 		if !st.IsDir() {
 			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
 		}
 		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	parent := filepath.Dir(dir)
-	if err := MkdirAll(parent, perm); err != nil {
+	if err := MkdirAll(fsys, parent, perm); err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := fsys.Mkdir(dir, perm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return SyncDir(parent)
+	return SyncDir(fsys, parent)
 }
 
 // WriteFile creates or replaces path with data, complete or not at all, and durable once it returns. Two goroutines must
 // not write the same path at a time.
-func WriteFile(path string, data []byte, perm fs.FileMode) error {
+func WriteFile(fsys FS, path string, data []byte, perm fs.FileMode) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
-	f, err := Create(tmp, perm)
+	f, err := Create(fsys, tmp, perm)
 	if err != nil {
 		return err
 	}
@@ -66,101 +61,66 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = fsys.Rename(tmp, path)
 	}
 	if err != nil {
-		os.Remove(tmp)
+		fsys.Remove(tmp)
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return SyncDir(filepath.Dir(path))
+	return SyncDir(fsys, filepath.Dir(path))
 }
 
 // Create makes a new file for writing, in place of what an attempt that died may have left under its name. It opens
 // nothing that exists: in a shared folder that could be somebody's link to another file, or a pipe.
-func Create(path string, perm fs.FileMode) (*os.File, error) {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func Create(fsys FS, path string, perm fs.FileMode) (File, error) {
+	if err := fsys.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	return fsys.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 }
 
-// Rename gives a file its new name unless that name is taken, which is fs.ErrExist. It syncs no directory.
-func Rename(from, to string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) {
-		return linkRename(from, to) // NFS and SMB know no RENAME_NOREPLACE
-	}
-	if err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-	}
-	return nil
-}
-
-// linkRename relies on link(2) refusing a name that is taken; where there are no hard links either, it looks first.
-func linkRename(from, to string) error {
-	err := os.Link(from, to)
-	switch {
-	case err == nil, errors.Is(err, fs.ErrExist) && isLinked(from, to):
-		return os.Remove(from)
-	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EXDEV):
-		return err
-	}
-	if _, err := os.Lstat(to); err == nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: fs.ErrExist}
-	}
-	return os.Rename(from, to)
-}
-
-// isLinked reports whether both names are one file's: a crash came between the two steps, or NFS sent the first one
-// twice and told the answer to the second.
-func isLinked(from, to string) bool {
-	a, errA := os.Lstat(from)
-	b, errB := os.Lstat(to)
-	return errA == nil && errB == nil && os.SameFile(a, b) && a.Sys().(*syscall.Stat_t).Nlink > 1
-}
-
-// Move is Rename followed by syncing both directories. Across filesystems the file is copied, synced and compared
-// before the original is unlinked.
-func Move(from, to string) error {
-	err := Rename(from, to)
+// Move gives a file a name that is free, else the error is fs.ErrExist, and syncs both directories. Across filesystems
+// the file is copied, synced and compared before the original is unlinked.
+func Move(fsys FS, from, to string) error {
+	err := fsys.RenameNew(from, to)
 	if errors.Is(err, unix.EXDEV) {
-		err = moveAcross(from, to)
+		err = moveAcross(fsys, from, to)
 	}
 	if err != nil {
 		return err
 	}
-	if err := SyncDir(filepath.Dir(to)); err != nil {
+	if err := SyncDir(fsys, filepath.Dir(to)); err != nil {
 		return err
 	}
-	return SyncDir(filepath.Dir(from))
+	return SyncDir(fsys, filepath.Dir(from))
 }
 
 // moveAcross leaves the original where it is until the copy is durable under its name.
-func moveAcross(from, to string) error {
+func moveAcross(fsys FS, from, to string) error {
 	tmp := filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
-	err := copyVerified(from, tmp)
+	err := copyVerified(fsys, from, tmp)
 	if err == nil {
-		err = Rename(tmp, to)
+		err = fsys.RenameNew(tmp, to)
 	}
 	if err != nil {
-		os.Remove(tmp)
+		fsys.Remove(tmp)
 		return fmt.Errorf("move %s to another filesystem: %w", from, err)
 	}
-	if err := SyncDir(filepath.Dir(to)); err != nil {
+	if err := SyncDir(fsys, filepath.Dir(to)); err != nil {
 		return err
 	}
-	return os.Remove(from)
+	return fsys.Remove(from)
 }
 
-func copyVerified(from, to string) error {
-	if err := copySynced(from, to); err != nil {
+func copyVerified(fsys FS, from, to string) error {
+	if err := copySynced(fsys, from, to); err != nil {
 		return err
 	}
-	a, _, err := Hash(from)
+	a, _, err := Hash(fsys, from)
 	if err != nil {
 		return err
 	}
-	b, _, err := Hash(to)
+	b, _, err := Hash(fsys, to)
 	if err != nil {
 		return err
 	}
@@ -171,8 +131,8 @@ func copyVerified(from, to string) error {
 }
 
 // copySynced copies contents, permissions and time of modification.
-func copySynced(from, to string) error {
-	src, err := os.Open(from)
+func copySynced(fsys FS, from, to string) error {
+	src, err := OpenRegular(fsys, from)
 	if err != nil {
 		return err
 	}
@@ -181,13 +141,13 @@ func copySynced(from, to string) error {
 	if err != nil {
 		return err
 	}
-	dst, err := Create(to, st.Mode().Perm())
+	dst, err := Create(fsys, to, st.Mode().Perm())
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(dst, src)
 	if err == nil {
-		err = os.Chtimes(to, time.Time{}, st.ModTime())
+		err = dst.Chtime(st.ModTime())
 	}
 	if err == nil {
 		err = dst.Sync()
@@ -211,8 +171,8 @@ func SumBytes(b []byte) SHA256 {
 }
 
 // Hash returns the digest and the size in bytes of a file.
-func Hash(path string) (SHA256, int64, error) {
-	f, err := os.Open(path)
+func Hash(fsys FS, path string) (SHA256, int64, error) {
+	f, err := OpenRegular(fsys, path)
 	if err != nil {
 		return "", 0, err
 	}

@@ -53,9 +53,14 @@ func checkNames(t *testing.T, dir string, want ...string) {
 	}
 }
 
-// Both ways of renaming keep the same promises.
+// linkPaths is linkRename by paths.
+func linkPaths(from, to string) error {
+	return linkRename(place{unix.AT_FDCWD, from}, place{unix.AT_FDCWD, to})
+}
+
+// All ways of renaming keep the same promises.
 func TestRename(t *testing.T) {
-	for name, rename := range map[string]func(from, to string) error{"renameat2": Rename, "link": linkRename} {
+	for name, rename := range map[string]func(from, to string) error{"renameat2": Local{}.RenameNew, "beneath": Beneath{"/"}.RenameNew, "link": linkPaths} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			from, to := write(t, filepath.Join(dir, "from"), "mine"), filepath.Join(dir, "to")
@@ -88,7 +93,7 @@ func TestLinkRenameGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	from, to := write(t, filepath.Join(dir, "from"), "mine"), filepath.Join(dir, "to")
 	must(t, os.Link(from, to)) // a crash came here
-	must(t, linkRename(from, to))
+	must(t, linkPaths(from, to))
 	checkNames(t, dir, "to")
 	check(t, to, "mine")
 }
@@ -97,9 +102,9 @@ func TestLinkRenameWithoutLinks(t *testing.T) {
 	dir := t.TempDir() // a folder cannot be linked, as a file on FAT cannot
 	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
 	must(t, os.Mkdir(from, 0o755))
-	must(t, linkRename(from, to))
+	must(t, linkPaths(from, to))
 	must(t, os.Mkdir(from, 0o755))
-	if err := linkRename(from, to); !errors.Is(err, fs.ErrExist) {
+	if err := linkPaths(from, to); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("onto a name that is taken: %v", err)
 	}
 	checkNames(t, dir, "from", "to")
@@ -109,7 +114,7 @@ func TestWriteFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "file")
 	for _, text := range []string{"first", "", "second, longer"} {
-		must(t, WriteFile(path, []byte(text), 0o600))
+		must(t, WriteFile(Local{}, path, []byte(text), 0o600))
 		check(t, path, text)
 	}
 	if st, err := os.Stat(path); err != nil || st.Mode().Perm() != 0o600 {
@@ -122,11 +127,11 @@ func TestWriteFileLeavesTheOldOneOnError(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "taken")
 	must(t, os.MkdirAll(filepath.Join(path, "inside"), 0o755)) // a file cannot replace it
-	if err := WriteFile(path, []byte("x"), 0o600); err == nil {
+	if err := WriteFile(Local{}, path, []byte("x"), 0o600); err == nil {
 		t.Error("replaced a folder")
 	}
 	checkNames(t, dir, "taken")
-	if err := WriteFile(filepath.Join(dir, "none", "file"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+	if err := WriteFile(Local{}, filepath.Join(dir, "none", "file"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("in a folder that is not there: %v", err)
 	}
 }
@@ -145,7 +150,7 @@ func TestCreateFollowsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, name)
 			must(t, plant(path))
-			f, err := Create(path, 0o600)
+			f, err := Create(Local{}, path, 0o600)
 			must(t, err)
 			_, err = f.WriteString("new")
 			must(t, errors.Join(err, f.Close()))
@@ -158,14 +163,14 @@ func TestCreateFollowsNothing(t *testing.T) {
 func TestMkdirAll(t *testing.T) {
 	dir := t.TempDir()
 	for range 2 {
-		must(t, MkdirAll(filepath.Join(dir, "a", "b", "c"), 0o750))
+		must(t, MkdirAll(Local{}, filepath.Join(dir, "a", "b", "c"), 0o750))
 	}
 	if st, err := os.Stat(filepath.Join(dir, "a", "b")); err != nil || st.Mode().Perm() != 0o750 {
 		t.Errorf("mode %v, %v", st.Mode(), err)
 	}
 	write(t, filepath.Join(dir, "file"), "")
 	for _, bad := range []string{"file", "file/below"} {
-		if err := MkdirAll(filepath.Join(dir, bad), 0o755); !errors.Is(err, unix.ENOTDIR) {
+		if err := MkdirAll(Local{}, filepath.Join(dir, bad), 0o755); !errors.Is(err, unix.ENOTDIR) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
@@ -189,12 +194,12 @@ func TestMoveAcrossFilesystems(t *testing.T) {
 	testMove(t, Move, t.TempDir(), other)
 }
 
-func testMove(t *testing.T, move func(from, to string) error, fromDir, toDir string) {
+func testMove(t *testing.T, move func(fsys FS, from, to string) error, fromDir, toDir string) {
 	t.Helper()
 	from, to := write(t, filepath.Join(fromDir, "x"), "mine"), filepath.Join(toDir, "x")
 	modified := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 	must(t, os.Chtimes(from, modified, modified))
-	must(t, move(from, to))
+	must(t, move(Local{}, from, to))
 	checkNames(t, fromDir)
 	checkNames(t, toDir, "x")
 	check(t, to, "mine")
@@ -203,13 +208,13 @@ func testMove(t *testing.T, move func(from, to string) error, fromDir, toDir str
 	}
 
 	write(t, from, "other")
-	if err := move(from, to); !errors.Is(err, fs.ErrExist) {
+	if err := move(Local{}, from, to); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("onto a name that is taken: %v", err)
 	}
 	check(t, from, "other")
 	check(t, to, "mine")
 	checkNames(t, toDir, "x")
-	if err := move(filepath.Join(fromDir, "none"), filepath.Join(toDir, "y")); !errors.Is(err, fs.ErrNotExist) {
+	if err := move(Local{}, filepath.Join(fromDir, "none"), filepath.Join(toDir, "y")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of nothing: %v", err)
 	}
 	checkNames(t, toDir, "x")
@@ -217,18 +222,18 @@ func testMove(t *testing.T, move func(from, to string) error, fromDir, toDir str
 
 func TestHash(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "x"), "abc")
-	sum, n, err := Hash(path)
+	sum, n, err := Hash(Local{}, path)
 	if want := SHA256("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"); sum != want || n != 3 || err != nil {
 		t.Errorf("got %s, %d, %v", sum, n, err)
 	}
-	if _, _, err := Hash(path + "2"); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Hash(Local{}, path+"2"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of nothing: %v", err)
 	}
 }
 
 func TestSyncDir(t *testing.T) {
-	must(t, SyncDir(t.TempDir()))
-	if err := SyncDir(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+	must(t, SyncDir(Local{}, t.TempDir()))
+	if err := SyncDir(Local{}, filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of nothing: %v", err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"stoker/store/batchfile"
 	"stoker/store/dedupe"
+	"stoker/store/durable"
 )
 
 // Options of a check.
@@ -58,10 +59,11 @@ type checker struct {
 // Reader checks the text that r holds, decoded. Memory is bounded however long it is. An error means that the text could
 // not be read to its end; the report is then of what was read.
 func Reader(ctx context.Context, r io.Reader, opts Options) (Report, error) {
+	scratch := func() (dedupe.File, error) { return durable.Local{}.Scratch(opts.TempDir) }
 	c := &checker{
 		opts:   opts,
-		finder: dedupe.New(opts.TempDir, 0),
-		ids:    newIDLog(opts.TempDir),
+		finder: dedupe.New(scratch, 0),
+		ids:    newIDLog(scratch),
 		report: Report{ByForm: map[batchfile.Form]int64{}, ByURL: map[string]int64{}, ByCode: map[string]int64{}},
 	}
 	defer c.finder.Close()

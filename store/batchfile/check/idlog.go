@@ -3,7 +3,6 @@ package check
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"slices"
 
 	"stoker/store/batchfile"
@@ -27,8 +26,8 @@ type idLog struct {
 	buf     []byte
 }
 
-func newIDLog(dir string) *idLog {
-	return &idLog{entries: &spool{dir: dir}, ends: &spool{dir: dir}}
+func newIDLog(open func() (dedupe.File, error)) *idLog {
+	return &idLog{entries: &spool{open: open}, ends: &spool{open: open}}
 }
 
 const endSize = 8 // bytes of one number in ends
@@ -92,9 +91,9 @@ const spoolMemory = 1 << 20
 
 // spool is an append-only sequence of bytes in a temporary file, the last of them in memory.
 type spool struct {
-	dir     string
-	file    *os.File // nil until memory is full
-	written int64    // bytes in the file
+	open    func() (dedupe.File, error)
+	file    dedupe.File // nil until memory is full
+	written int64       // bytes in the file
 	mem     []byte
 }
 
@@ -106,7 +105,7 @@ func (s *spool) write(b []byte) error {
 		return nil
 	}
 	if s.file == nil {
-		f, err := dedupe.TempFile(s.dir)
+		f, err := s.open()
 		if err != nil {
 			return fmt.Errorf("keep ids: %w", err)
 		}
