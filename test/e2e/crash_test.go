@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
+
+	"stoker/test/rig"
 )
 
 // walk is one stoker that dies at given points, one after another, over files that need every kind of end.
 type walk struct {
-	home    *home
+	home    *rig.Home
 	crashes []string
 	plant   string // a bug that is in it; "" for none
 	again   int    // copies of the file that is dropped more than once
@@ -19,15 +22,15 @@ type walk struct {
 const slow = "delay = \"400ms\"\n"
 
 func newWalk(t *testing.T, plant string, crashes ...string) *walk {
-	return &walk{home: newHome(t, faulty, config+slow), crashes: crashes, plant: plant}
+	return &walk{home: rig.NewHome(t, rig.Faulty, rig.Config+slow), crashes: crashes, plant: plant}
 }
 
-func (w *walk) inputs() []input {
-	return []input{
-		{name: "good.jsonl", lines: good("good", 20)},
-		{name: "queue/mixed.jsonl", lines: concat(good("mixed", 3), bad("mixed"), good("more", 4))},
-		{name: "bad.jsonl", lines: bad("bad")},
-		{name: "again.jsonl", lines: good("again", 5), copies: w.again},
+func (w *walk) inputs() []rig.Input {
+	return []rig.Input{
+		{Name: "good.jsonl", Lines: rig.Good("good", 20)},
+		{Name: "queue/mixed.jsonl", Lines: slices.Concat(rig.Good("mixed", 3), rig.Bad("mixed"), rig.Good("more", 4))},
+		{Name: "bad.jsonl", Lines: rig.Bad("bad")},
+		{Name: "again.jsonl", Lines: rig.Good("again", 5), Copies: w.again},
 	}
 }
 
@@ -35,16 +38,16 @@ func (w *walk) inputs() []input {
 // a point that is not reached proves nothing.
 func (w *walk) run() (missed []string, err error) {
 	for _, in := range w.inputs() {
-		w.home.drop(in.name, in.content())
+		w.home.Drop(in.Name, in.Content())
 	}
 	w.again = 1
 	for _, point := range w.crashes {
 		if err := w.live("STOKER_CRASH_AT=" + point); err != nil {
 			return nil, err
 		}
-		if !w.home.dead() {
+		if !w.home.Dead() {
 			missed = append(missed, point)
-			if err := w.home.stop(); err != nil {
+			if err := w.home.Stop(); err != nil {
 				return missed, err
 			}
 		}
@@ -52,35 +55,35 @@ func (w *walk) run() (missed []string, err error) {
 	if err := w.live(""); err != nil {
 		return missed, err
 	}
-	if w.home.dead() {
-		return missed, fmt.Errorf("the daemon died by itself\n%s", w.home.log())
+	if w.home.Dead() {
+		return missed, fmt.Errorf("the daemon died by itself\n%s", w.home.Log())
 	}
-	if err := w.home.stop(); err != nil {
+	if err := w.home.Stop(); err != nil {
 		return missed, err
 	}
-	_, err = w.home.verify()
-	return missed, errors.Join(err, w.home.judge(w.inputs()...))
+	_, err = w.home.Verify()
+	return missed, errors.Join(err, w.home.Judge(w.inputs()...))
 }
 
 // live runs stoker until it dies or has nothing left to do. The second copy of a file is dropped as soon as there is room
 // for its name.
 func (w *walk) live(crash string) error {
-	w.home.start(crash, "STOKER_PLANT="+w.plant)
-	err := w.home.await("the second drop", func() bool {
-		if w.home.dead() || w.again == 2 {
+	w.home.Start(crash, "STOKER_PLANT="+w.plant)
+	err := w.home.Await("the second drop", func() bool {
+		if w.home.Dead() || w.again == 2 {
 			return true
 		}
-		if _, err := os.Lstat(w.home.path("inbox/again.jsonl")); err != nil {
+		if _, err := os.Lstat(w.home.Path("inbox/again.jsonl")); err != nil {
 			in := w.inputs()[3]
-			w.home.drop(in.name, in.content())
+			w.home.Drop(in.Name, in.Content())
 			w.again = 2
 		}
 		return false
 	})
-	if err != nil || w.home.dead() {
+	if err != nil || w.home.Dead() {
 		return err
 	}
-	if err := w.home.awaitIdle(); !w.home.dead() {
+	if err := w.home.AwaitIdle(); !w.home.Dead() {
 		return err
 	}
 	return nil

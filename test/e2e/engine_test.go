@@ -1,44 +1,34 @@
 package e2e
 
 import (
-	"errors"
 	"math"
+	"slices"
 	"testing"
-)
 
-// end stops an idle stoker and judges all it did.
-func (h *home) end(inputs ...input) error {
-	if err := h.awaitIdle(); err != nil {
-		return err
-	}
-	if err := h.stop(); err != nil {
-		return err
-	}
-	_, err := h.verify()
-	return errors.Join(err, h.judge(inputs...))
-}
+	"stoker/test/rig"
+)
 
 // TestPoison proves that a request which kills the engine costs itself alone, after few restarts.
 func TestPoison(t *testing.T) {
 	t.Parallel()
-	h := newHome(t, released, config+"crash_on = \"poison\"\n")
-	poison := line{raw: `{"custom_id":"p","prompt":"drink this poison"}`, id: "p", code: "engine_crashed"}
-	inputs := []input{
-		{name: "before.jsonl", lines: good("before", 100)},
-		{name: "poisoned.jsonl", lines: concat(good("x", 350), []line{poison}, good("y", 150))},
+	h := rig.NewHome(t, rig.Released, rig.Config+"crash_on = \"poison\"\n")
+	poison := rig.Line{Raw: `{"custom_id":"p","prompt":"drink this poison"}`, ID: "p", Code: "engine_crashed"}
+	inputs := []rig.Input{
+		{Name: "before.jsonl", Lines: rig.Good("before", 100)},
+		{Name: "poisoned.jsonl", Lines: slices.Concat(rig.Good("x", 350), []rig.Line{poison}, rig.Good("y", 150))},
 	}
 	for _, in := range inputs {
-		h.drop(in.name, in.content())
+		h.Drop(in.Name, in.Content())
 	}
-	h.start()
-	if err := h.awaitIdle(); err != nil {
+	h.Start()
+	if err := h.AwaitIdle(); err != nil {
 		t.Fatal(err)
 	}
-	s, _ := report[status](h, "status")
+	s, _ := rig.Report[rig.Status](h, "status")
 	if limit := math.Ceil(math.Log2(float64(s.Engine.Capacity))) + 3; float64(s.Engine.Restarts) > limit || s.Engine.Restarts == 0 {
 		t.Errorf("%d restarts, want at least one and at most %.0f", s.Engine.Restarts, limit)
 	}
-	if err := h.end(inputs...); err != nil {
+	if err := h.End(inputs...); err != nil {
 		t.Error(err)
 	}
 }
@@ -46,11 +36,11 @@ func TestPoison(t *testing.T) {
 // TestHang proves that an engine which falls silent is replaced, and what silenced it is given up.
 func TestHang(t *testing.T) {
 	t.Parallel()
-	h := newHome(t, released, "[engine]\nkind = \"echo\"\nhang = \"500ms\"\n[engine.args]\nhang_on = \"silence\"\n[inbox]\nsettle = \"100ms\"\n")
-	in := input{name: "x.jsonl", lines: concat([]line{{raw: `{"custom_id":"h","prompt":"the silence of"}`, id: "h", code: "engine_crashed"}}, good("x", 1))}
-	h.drop(in.name, in.content())
-	h.start()
-	if err := h.end(in); err != nil {
+	h := rig.NewHome(t, rig.Released, "[engine]\nkind = \"echo\"\nhang = \"500ms\"\n[engine.args]\nhang_on = \"silence\"\n[inbox]\nsettle = \"100ms\"\n")
+	in := rig.Input{Name: "x.jsonl", Lines: slices.Concat([]rig.Line{{Raw: `{"custom_id":"h","prompt":"the silence of"}`, ID: "h", Code: "engine_crashed"}}, rig.Good("x", 1))}
+	h.Drop(in.Name, in.Content())
+	h.Start()
+	if err := h.End(in); err != nil {
 		t.Error(err)
 	}
 }
@@ -58,23 +48,23 @@ func TestHang(t *testing.T) {
 // TestDrainEnds proves that SIGTERM does not wait longer than run.drain.
 func TestDrainEnds(t *testing.T) {
 	t.Parallel()
-	h := newHome(t, released, "[run]\ndrain = \"200ms\"\n"+config+"delay = \"10m\"\n")
-	in := input{name: "x.jsonl", lines: good("x", 5)}
-	h.drop(in.name, in.content())
-	h.start()
-	err := h.await("requests in flight", func() bool {
-		s, _ := report[status](h, "status")
+	h := rig.NewHome(t, rig.Released, "[run]\ndrain = \"200ms\"\n"+rig.Config+"delay = \"10m\"\n")
+	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 5)}
+	h.Drop(in.Name, in.Content())
+	h.Start()
+	err := h.Await("requests in flight", func() bool {
+		s, _ := rig.Report[rig.Status](h, "status")
 		return s.Engine.InFlight == 5
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.stop(); err != nil {
+	if err := h.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	h.write("config.toml", config)
-	h.start()
-	if err := h.end(in); err != nil {
+	h.Write("config.toml", rig.Config)
+	h.Start()
+	if err := h.End(in); err != nil {
 		t.Error(err)
 	}
 }

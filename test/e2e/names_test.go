@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"stoker/test/rig"
 )
 
 // TestNames proves that a file may have any name that its filesystem allows, and have it twice.
@@ -26,31 +28,31 @@ func TestNames(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
-			h := newHome(t, released, config)
-			in := input{name: name, lines: good("n", 3)}
-			h.start()
+			h := rig.NewHome(t, rig.Released, rig.Config)
+			in := rig.Input{Name: name, Lines: rig.Good("n", 3)}
+			h.Start()
 			for range 2 {
-				h.drop(in.name, in.content())
-				if err := h.awaitIdle(); err != nil {
+				h.Drop(in.Name, in.Content())
+				if err := h.AwaitIdle(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			list, code := report[struct{ Batches []struct{ ID string } }](h, "list")
+			list, code := rig.Report[struct{ Batches []struct{ ID string } }](h, "list")
 			if code != 0 || len(list.Batches) != 2 {
 				t.Fatalf("list: exit code %d, %+v", code, list)
 			}
 			for _, args := range [][]string{{"list"}, {"status"}, {"show", list.Batches[0].ID}, {"verify", list.Batches[1].ID}} {
-				if out, code := h.stoker(args...); code != 0 || strings.ContainsRune(out, '\x1b') || strings.Contains(out, "\nlines") {
+				if out, code := h.Stoker(args...); code != 0 || strings.ContainsRune(out, '\x1b') || strings.Contains(out, "\nlines") {
 					t.Errorf("stoker %q: exit code %d, %q", args, code, out)
 				}
 			}
-			if err := h.stop(); err != nil {
+			if err := h.Stop(); err != nil {
 				t.Error(err)
 			}
-			if _, err := h.verify(); err != nil {
+			if _, err := h.Verify(); err != nil {
 				t.Error(err)
 			}
-			if err := h.judgeNamed(&in); err != nil {
+			if err := judgeNamed(h, &in); err != nil {
 				t.Error(err)
 			}
 		})
@@ -58,27 +60,27 @@ func TestNames(t *testing.T) {
 }
 
 // judgeNamed judges the two runs of an input whose name may have been cut.
-func (h *home) judgeNamed(in *input) error {
-	stem := in.name[:len(in.name)-len(".jsonl")]
+func judgeNamed(h *rig.Home, in *rig.Input) error {
+	stem := in.Name[:len(in.Name)-len(".jsonl")]
 	for len(stem) > 235 { // what leaves room for "~9999.duplicate.json" in 255 bytes
 		stem = strings.TrimRight(stem[:len(stem)-1], "\xc3") // ü is two bytes
 	}
 	known := map[string]bool{}
 	for n := range 2 {
-		if err := h.judgeBatch(in, h.path("outbox", numbered(stem, n+1)), known); err != nil {
+		if err := h.JudgeBatch(in, h.Path("outbox", rig.Numbered(stem, n+1)), known); err != nil {
 			return err
 		}
 	}
-	suffix := in.name[len(in.name)-len(".jsonl"):]
-	stem = in.name[:len(in.name)-len(suffix)]
-	second := numbered(stem, 2) + suffix
+	suffix := in.Name[len(in.Name)-len(".jsonl"):]
+	stem = in.Name[:len(in.Name)-len(suffix)]
+	second := rig.Numbered(stem, 2) + suffix
 	if len(second) > 255 {
 		second = stem[:247] + "~2" + suffix
 	}
-	for _, name := range []string{in.name, second} {
-		if got, err := os.ReadFile(h.path("archive/done", name)); err != nil || string(got) != in.content() {
+	for _, name := range []string{in.Name, second} {
+		if got, err := os.ReadFile(h.Path("archive/done", name)); err != nil || string(got) != in.Content() {
 			return fmt.Errorf("archived %q: %w", name, err)
 		}
 	}
-	return h.judgeLeftovers()
+	return h.JudgeLeftovers()
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"stoker/test/rig"
 )
 
 // planted are the bugs that the death of the process can show, each with the crash that shows it.
@@ -42,42 +44,42 @@ func walkWith(point string) crash {
 // tornTwice tears the journal in the middle of results, and kills the next stoker before its checkpoint covers what it
 // appended.
 func tornTwice(t *testing.T, plant string) error {
-	h := newHome(t, faulty, config+slow)
-	in := input{name: "x.jsonl", lines: good("x", 10)}
-	h.drop(in.name, in.content())
+	h := rig.NewHome(t, rig.Faulty, rig.Config+slow)
+	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 10)}
+	h.Drop(in.Name, in.Content())
 	for _, point := range []string{"journal.torn:2", "commit.journals-synced"} {
-		h.start("STOKER_CRASH_AT="+point, "STOKER_PLANT="+plant)
-		if err := h.await("the crash at "+point, h.dead); err != nil {
+		h.Start("STOKER_CRASH_AT="+point, "STOKER_PLANT="+plant)
+		if err := h.Await("the crash at "+point, h.Dead); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h.start("STOKER_PLANT=" + plant)
-	return h.end(in)
+	h.Start("STOKER_PLANT=" + plant)
+	return h.End(in)
 }
 
 // foreignFile has somebody put a file where a batch is about to publish, while stoker is dead.
 func foreignFile(t *testing.T, plant string) error {
-	h := newHome(t, faulty, config)
-	in := input{name: "x.jsonl", lines: good("x", 3)}
-	h.drop(in.name, in.content())
-	h.start("STOKER_CRASH_AT=publish.recorded", "STOKER_PLANT="+plant)
-	if err := h.await("the crash", h.dead); err != nil {
+	h := rig.NewHome(t, rig.Faulty, rig.Config)
+	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 3)}
+	h.Drop(in.Name, in.Content())
+	h.Start("STOKER_CRASH_AT=publish.recorded", "STOKER_PLANT="+plant)
+	if err := h.Await("the crash", h.Dead); err != nil {
 		t.Fatal(err)
 	}
 	const foreign = "mine\n"
-	h.write("outbox/x.output.jsonl", foreign)
-	h.start("STOKER_PLANT=" + plant)
-	if err := errors.Join(h.awaitIdle(), h.stop()); err != nil {
+	h.Write("outbox/x.output.jsonl", foreign)
+	h.Start("STOKER_PLANT=" + plant)
+	if err := errors.Join(h.AwaitIdle(), h.Stop()); err != nil {
 		return err
 	}
-	if got, err := os.ReadFile(h.path("outbox/x.output.jsonl")); err != nil || string(got) != foreign {
+	if got, err := os.ReadFile(h.Path("outbox/x.output.jsonl")); err != nil || string(got) != foreign {
 		return errors.Join(errors.New("somebody's file was replaced"), err)
 	}
-	if err := os.Remove(h.path("outbox/x.output.jsonl")); err != nil {
+	if err := os.Remove(h.Path("outbox/x.output.jsonl")); err != nil {
 		t.Fatal(err)
 	}
-	_, err := h.verify()
-	return errors.Join(err, h.judgeBatch(&in, h.path("outbox/x~2"), map[string]bool{}))
+	_, err := h.Verify()
+	return errors.Join(err, h.JudgeBatch(&in, h.Path("outbox/x~2"), map[string]bool{}))
 }
 
 // TestPlantedBugs proves that these tests can fail: each planted bug must turn its crash red, which is green without it.
@@ -89,7 +91,7 @@ func TestPlantedBugs(t *testing.T) {
 				t.Fatalf("red without the bug: %v", err)
 			}
 			err := crash(t, plant)
-			if err == nil || errors.Is(err, errNoted) {
+			if err == nil || errors.Is(err, rig.ErrNoted) {
 				t.Fatalf("nothing noticed the bug: %v", err)
 			}
 			message, _, _ := strings.Cut(err.Error(), "\n")

@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"stoker/test/rig"
 )
 
 // TestRecipe runs the recipe for one GPU as it is shipped, on the rehearsal engine, with a batch of the usual size.
@@ -13,28 +15,28 @@ func TestRecipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := newHome(t, released, "")
-	h.flags = append(h.flags, "--config", recipe)
-	h.env = []string{"STOKER_ENGINE__KIND=echo"}
-	in := input{name: "questions.jsonl", lines: good("question", 5000)}
-	h.write(in.name, in.content())
-	h.start()
-	if err := h.awaitAnswer(); err != nil {
+	h := rig.NewHome(t, rig.Released, "")
+	h.Flags = append(h.Flags, "--config", recipe)
+	h.Env = []string{"STOKER_ENGINE__KIND=echo"}
+	in := rig.Input{Name: "questions.jsonl", Lines: rig.Good("question", 5000)}
+	h.Write(in.Name, in.Content())
+	h.Start()
+	if err := h.AwaitAnswer(); err != nil {
 		t.Fatal(err)
 	}
-	if out, code := h.stoker("submit", "--wait", h.path(in.name)); code != 0 || !strings.Contains(out, "5000 completed, 0 failed") {
+	if out, code := h.Stoker("submit", "--wait", h.Path(in.Name)); code != 0 || !strings.Contains(out, "5000 completed, 0 failed") {
 		t.Fatalf("submit --wait: exit code %d, %s", code, out)
 	}
-	if err := h.awaitIdle(); err != nil {
+	if err := h.AwaitIdle(); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.stop(); err != nil {
+	if err := h.Stop(); err != nil {
 		t.Error(err)
 	}
-	if _, err := h.verify(); err != nil {
+	if _, err := h.Verify(); err != nil {
 		t.Error(err)
 	}
-	if err := h.judge(in); err != nil {
+	if err := h.Judge(in); err != nil {
 		t.Error(err)
 	}
 }

@@ -6,18 +6,20 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"stoker/test/rig"
 )
 
 // newTwins are two stokers with an inbox, an outbox and an archive in common, and a state for each.
-func newTwins(t *testing.T) (a, b *home) {
-	a = newHome(t, released, config)
+func newTwins(t *testing.T) (a, b *rig.Home) {
+	a = rig.NewHome(t, rig.Released, rig.Config)
 	twin := *a
 	b = &twin
-	t.Cleanup(b.kill)
-	for name, h := range map[string]*home{"a": a, "b": b} {
-		h.flags = []string{"--config", h.path(name + ".toml")}
-		h.write(name+".toml", fmt.Sprintf("[paths]\ninbox = \"inbox\"\noutbox = \"outbox\"\narchive = \"archive\"\nstate = %q\n[api]\nsocket = %q\n%sdelay = \"1s\"\n",
-			"state-"+name, name+".sock", config))
+	t.Cleanup(b.Kill)
+	for name, h := range map[string]*rig.Home{"a": a, "b": b} {
+		h.Flags = []string{"--config", h.Path(name + ".toml")}
+		h.Write(name+".toml", fmt.Sprintf("[paths]\ninbox = \"inbox\"\noutbox = \"outbox\"\narchive = \"archive\"\nstate = %q\n[api]\nsocket = %q\n%sdelay = \"1s\"\n",
+			"state-"+name, name+".sock", rig.Config))
 	}
 	return a, b
 }
@@ -26,48 +28,48 @@ func newTwins(t *testing.T) (a, b *home) {
 func TestTwoStokersShareAnInbox(t *testing.T) {
 	t.Parallel()
 	a, b := newTwins(t)
-	a.start()
-	b.start()
-	if err := errors.Join(a.awaitAnswer(), b.awaitAnswer()); err != nil {
+	a.Start()
+	b.Start()
+	if err := errors.Join(a.AwaitAnswer(), b.AwaitAnswer()); err != nil {
 		t.Fatal(err)
 	}
-	s, _ := report[status](a, "status")
-	claims := func() []string { return glob(t, a.path("inbox/.processing", s.Instance, "batch_*/*")) }
-	var inputs []input
-	err := a.await("a claim", func() bool { // of many files, in case b is always faster
-		in := input{name: fmt.Sprintf("f%d.jsonl", len(inputs)), lines: good("f", 5)}
+	s, _ := rig.Report[rig.Status](a, "status")
+	claims := func() []string { return rig.Glob(t, a.Path("inbox/.processing", s.Instance, "batch_*/*")) }
+	var inputs []rig.Input
+	err := a.Await("a claim", func() bool { // of many files, in case b is always faster
+		in := rig.Input{Name: fmt.Sprintf("f%d.jsonl", len(inputs)), Lines: rig.Good("f", 5)}
 		inputs = append(inputs, in)
-		a.drop(in.name, in.content())
+		a.Drop(in.Name, in.Content())
 		return len(inputs) >= 40 && len(claims()) > 0
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.kill()
+	a.Kill()
 	held := claims()
-	if err := b.await("the end of all that a does not hold", func() bool {
-		return len(glob(t, b.path("inbox/.processing/*/batch_*/*")))+len(glob(t, b.path("inbox/*.jsonl"))) == len(held)
+	if err := b.Await("the end of all that a does not hold", func() bool {
+		return len(rig.Glob(t, b.Path("inbox/.processing/*/batch_*/*")))+len(rig.Glob(t, b.Path("inbox/*.jsonl"))) == len(held)
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(held, claims()); diff != "" {
 		t.Errorf("b touched a's claims:\n%s", diff)
 	}
-	folders := len(glob(t, a.path("inbox/.processing", s.Instance, "batch_*"))) // one may be empty: it died in the middle of a claim
-	if s, _ := report[status](b, "status"); len(s.Inbox.Foreign) != 1 || s.Inbox.Foreign[0].Claims != folders {
+	folders := len(rig.Glob(t, a.Path("inbox/.processing", s.Instance, "batch_*"))) // one may be empty: it died in the middle of a claim
+	if s, _ := rig.Report[rig.Status](b, "status"); len(s.Inbox.Foreign) != 1 || s.Inbox.Foreign[0].Claims != folders {
 		t.Errorf("b's status tells of %+v, a holds %d claims", s.Inbox.Foreign, folders)
 	}
-	a.start()
-	if err := errors.Join(a.awaitIdle(), a.stop(), b.stop()); err != nil {
+	a.Start()
+	if err := errors.Join(a.AwaitIdle(), a.Stop(), b.Stop()); err != nil {
 		t.Error(err)
 	}
-	va, errA := a.verify()
-	vb, errB := b.verify()
+	va, errA := a.Verify()
+	vb, errB := b.Verify()
 	t.Logf("a ran %d files, b %d", va.Batches, vb.Batches)
 	if va.Batches+vb.Batches != len(inputs) {
 		t.Errorf("a ran %d files and b %d of %d", va.Batches, vb.Batches, len(inputs))
 	}
-	if err := errors.Join(errA, errB, a.judge(inputs...)); err != nil {
+	if err := errors.Join(errA, errB, a.Judge(inputs...)); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package e2e
+package rig
 
 import (
 	"crypto/sha256"
@@ -65,51 +65,52 @@ func (r *result) text() string {
 	return ""
 }
 
-// judge reads the folders of a stopped stoker and compares them with what was dropped. It trusts nothing that stoker
+// Judge reads the folders of a stopped stoker and compares them with what was dropped. It trusts nothing that stoker
 // says of itself.
-func (h *home) judge(inputs ...input) error {
+func (h *Home) Judge(inputs ...Input) error {
 	var errs []error
 	want := map[string]bool{}
 	for i := range inputs {
 		errs = append(errs, h.judgeInput(&inputs[i], want))
 	}
-	errs = append(errs, h.judgeStrangers(want), h.judgeLeftovers())
+	errs = append(errs, h.judgeStrangers(want), h.JudgeLeftovers())
 	return errors.Join(errs...)
 }
 
 // judgeInput judges all that became of one input. It adds the files that are accounted for to known.
-func (h *home) judgeInput(in *input, known map[string]bool) error {
-	queue, file := filepath.Split(in.name)
+func (h *Home) judgeInput(in *Input, known map[string]bool) error {
+	queue, file := filepath.Split(in.Name)
 	stem := strings.TrimSuffix(file, ".jsonl")
-	copies := max(in.copies, 1)
+	copies := max(in.Copies, 1)
 	var errs []error
 	set := h.count(known, "archive/duplicate/"+queue, file)
 	for n := range copies - set {
-		errs = append(errs, h.judgeBatch(in, filepath.Join(h.path("outbox"), queue, numbered(stem, n+1)), known))
+		errs = append(errs, h.JudgeBatch(in, filepath.Join(h.Path("outbox"), queue, Numbered(stem, n+1)), known))
 	}
 	folder := "done"
 	if in.fails() {
 		folder = "failed"
 	}
 	if archived := h.count(known, "archive/"+folder+"/"+queue, file); archived != copies-set {
-		errs = append(errs, fmt.Errorf("%s: dropped %d times, %d were set aside and %d archived as %s", in.name, copies, set, archived, folder))
+		errs = append(errs, fmt.Errorf("%s: dropped %d times, %d were set aside and %d archived as %s", in.Name, copies, set, archived, folder))
 	}
 	for n := range set {
-		known[h.path("archive/duplicate", queue, numbered(stem, n+1)+".duplicate.json")] = true
+		known[h.Path("archive/duplicate", queue, Numbered(stem, n+1)+".duplicate.json")] = true
 	}
 	return errors.Join(errs...)
 }
 
-func (in *input) fails() bool {
-	for _, l := range in.lines {
-		if l.code == "" {
+func (in *Input) fails() bool {
+	for _, l := range in.Lines {
+		if l.Code == "" {
 			return false
 		}
 	}
 	return true
 }
 
-func numbered(stem string, n int) string {
+// Numbered is the nth name of a stem that is used more than once.
+func Numbered(stem string, n int) string {
 	if n == 1 {
 		return stem
 	}
@@ -117,10 +118,10 @@ func numbered(stem string, n int) string {
 }
 
 // count counts a file's copies in a folder: x.jsonl, x~2.jsonl, …
-func (h *home) count(known map[string]bool, dir, file string) int {
+func (h *Home) count(known map[string]bool, dir, file string) int {
 	stem := strings.TrimSuffix(file, ".jsonl")
 	for n := 0; ; n++ {
-		path := h.path(dir, numbered(stem, n+1)+".jsonl")
+		path := h.Path(dir, Numbered(stem, n+1)+".jsonl")
 		if _, err := os.Lstat(path); err != nil {
 			return n
 		}
@@ -128,8 +129,8 @@ func (h *home) count(known map[string]bool, dir, file string) int {
 	}
 }
 
-// judgeBatch judges the result files of one run of an input.
-func (h *home) judgeBatch(in *input, base string, known map[string]bool) error {
+// JudgeBatch judges the result files of one run of an input.
+func (h *Home) JudgeBatch(in *Input, base string, known map[string]bool) error {
 	var b batchObject
 	raw, err := os.ReadFile(base + ".batch.json")
 	if err != nil {
@@ -145,20 +146,20 @@ func (h *home) judgeBatch(in *input, base string, known map[string]bool) error {
 		return err
 	}
 	var wantOutput, wantFailures []string
-	for _, l := range in.lines {
-		if l.code == "" {
-			wantOutput = append(wantOutput, l.id+": "+l.text)
+	for _, l := range in.Lines {
+		if l.Code == "" {
+			wantOutput = append(wantOutput, l.expected())
 		} else {
-			wantFailures = append(wantFailures, l.id+": "+l.code)
+			wantFailures = append(wantFailures, l.expected())
 		}
 	}
 	state := "completed"
 	if in.fails() {
 		state = "failed"
 	}
-	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(in.content())))
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(in.Content())))
 	got := []any{b.Status, b.Counts.Total, b.Counts.Completed, b.Counts.Failed, b.Stoker.Input.SHA256, output, failures}
-	want := []any{state, len(in.lines), len(wantOutput), len(wantFailures), sum, wantOutput, wantFailures}
+	want := []any{state, len(in.Lines), len(wantOutput), len(wantFailures), sum, wantOutput, wantFailures}
 	if diff := cmp.Diff(want, got); diff != "" {
 		return fmt.Errorf("%s (-want +got):\n%s", base, diff)
 	}
@@ -179,10 +180,18 @@ func readResults(path string, told *fileObject, known map[string]bool) (lines []
 	if got := (fileObject{name, fmt.Sprintf("%x", sha256.Sum256(raw)), int64(len(raw))}); told == nil || *told != got {
 		return nil, fmt.Errorf("%s is %+v, the batch object says %+v", path, got, told)
 	}
-	for text := range strings.Lines(string(raw)) {
+	if lines, err = parseResults(string(raw)); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return lines, nil
+}
+
+// parseResults reads result lines as "custom_id: answer or error code".
+func parseResults(raw string) (lines []string, err error) {
+	for text := range strings.Lines(raw) {
 		var r result
 		if err := json.Unmarshal([]byte(text), &r); err != nil {
-			return nil, fmt.Errorf("%s: %w in %q", path, err, text)
+			return nil, fmt.Errorf("%w in %q", err, text)
 		}
 		id, what := "", r.text()
 		if r.ID != nil {
@@ -197,10 +206,10 @@ func readResults(path string, told *fileObject, known map[string]bool) (lines []
 }
 
 // judgeStrangers finds files in outbox and archive that nothing accounts for.
-func (h *home) judgeStrangers(known map[string]bool) error {
+func (h *Home) judgeStrangers(known map[string]bool) error {
 	var errs []error
 	for _, dir := range []string{"outbox", "archive"} {
-		filepath.WalkDir(h.path(dir), func(path string, e fs.DirEntry, err error) error {
+		filepath.WalkDir(h.Path(dir), func(path string, e fs.DirEntry, err error) error {
 			if err == nil && !e.IsDir() && !known[path] {
 				errs = append(errs, fmt.Errorf("nobody accounts for %s", path))
 			}
@@ -210,14 +219,14 @@ func (h *home) judgeStrangers(known map[string]bool) error {
 	return errors.Join(errs...)
 }
 
-// judgeLeftovers finds what must be gone when all has ended: files in the inbox, and temporary ones anywhere.
-func (h *home) judgeLeftovers() error {
+// JudgeLeftovers finds what must be gone when all has ended: files in the inbox, and temporary ones anywhere.
+func (h *Home) JudgeLeftovers() error {
 	var errs []error
-	if left := h.inboxFiles(); len(left) > 0 {
+	if left := h.InboxFiles(); len(left) > 0 {
 		errs = append(errs, fmt.Errorf("left in the inbox: %q", left))
 	}
 	batchFiles := map[string]bool{"input.jsonl": true, "input.idx": true, "journal": true, "meta.json": true}
-	filepath.WalkDir(h.dir, func(path string, e fs.DirEntry, err error) error {
+	filepath.WalkDir(h.Dir, func(path string, e fs.DirEntry, err error) error {
 		inBatch := strings.Contains(path, "/batches/")
 		if err == nil && !e.IsDir() && (strings.HasSuffix(path, ".tmp") || inBatch && !batchFiles[e.Name()]) {
 			errs = append(errs, fmt.Errorf("left over: %s", path))
