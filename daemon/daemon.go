@@ -16,8 +16,8 @@ import (
 
 	"stoker/daemon/api"
 	"stoker/daemon/config"
-	"stoker/daemon/dispatch"
 	"stoker/daemon/inbox"
+	"stoker/daemon/line"
 	"stoker/daemon/outbox"
 	"stoker/engine"
 	"stoker/store"
@@ -40,16 +40,14 @@ type Options struct {
 type Daemon struct {
 	o       Options
 	store   *store.Store
+	parts   line.Options // of the line, but for its engine
+	line    *line.Line
 	engine  *engine.Supervisor
-	inbox   *inbox.Inbox
-	outbox  *outbox.Publisher
-	feed    *dispatch.Dispatcher
 	server  *api.Server
 	started time.Time
 
 	running  chan struct{} // closed once all parts are there
 	draining atomic.Bool
-	failed   chan error // the first error that ends the daemon
 }
 
 // settle times of [inbox] settle = "auto".
@@ -71,7 +69,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, store: s, started: time.Now(), running: make(chan struct{}), failed: make(chan error, 3)}
+	d := &Daemon{o: o, store: s, started: time.Now(), running: make(chan struct{})}
 	if err := d.assemble(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -100,25 +98,17 @@ func (d *Daemon) component(name string) *zerolog.Logger {
 	return &l
 }
 
-// assemble makes the parts. Each is told only the functions of others that it needs.
+// assemble reads how the line is configured.
 func (d *Daemon) assemble() error {
-	c := d.o.Config
-	group, err := groupID(c.Outbox.Group)
+	in, err := d.inboxOptions()
 	if err != nil {
 		return err
 	}
-	d.outbox = outbox.New(outbox.Options{
-		FS: d.shares(), Dir: c.Paths.Outbox, InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode), Group: group, Notes: c.Outbox.Notes,
-		Changed: func(r *store.Record) bool { return d.inbox.Changed(r) },
-		Reopen:  func(b *store.Batch) { d.feed.Reopen(b) },
-		Ended:   func(r *store.Record) { d.inbox.Ended(r) },
-		Logger:  *d.component("outbox"),
-	})
-	options, err := d.inboxOptions()
+	out, err := d.outboxOptions()
 	if err != nil {
 		return err
 	}
-	d.inbox = inbox.New(options)
+	d.parts = line.Options{Store: d.store, Inbox: in, Outbox: out, EngineKind: string(d.o.Config.Engine.Kind), Logger: d.o.Logger}
 	return nil
 }
 
@@ -126,6 +116,15 @@ func (d *Daemon) assemble() error {
 func (d *Daemon) shares() durable.FS {
 	p := &d.o.Config.Paths
 	return durable.Beneath{p.Inbox, p.Outbox, p.Archive}
+}
+
+func (d *Daemon) outboxOptions() (outbox.Options, error) {
+	c := d.o.Config
+	group, err := groupID(c.Outbox.Group)
+	return outbox.Options{
+		FS: d.shares(), Dir: c.Paths.Outbox, InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode),
+		Group: group, Notes: c.Outbox.Notes, Logger: *d.component("outbox"),
+	}, err
 }
 
 func (d *Daemon) inboxOptions() (inbox.Options, error) {
@@ -138,8 +137,7 @@ func (d *Daemon) inboxOptions() (inbox.Options, error) {
 		FS: d.shares(), Dir: c.Paths.Inbox, Archive: c.Paths.Archive,
 		Settle: c.Inbox.Settle.Value, Rescan: time.Duration(c.Inbox.Rescan), PollEvery: time.Duration(c.Inbox.Poll),
 		TailGrace: time.Duration(c.Inbox.TailGrace), MaxLine: int64(c.Inbox.MaxLine), SkipEnded: c.Inbox.Duplicates == config.DuplicatesSkip,
-		Strict: c.Inbox.Strict, Store: d.store, Defaults: c.EffectiveDefaults, NameTaken: d.outbox.NameTaken,
-		Admitted: func(r *store.Record) { d.feed.Admit(r) }, Logger: *d.component("inbox"),
+		Strict: c.Inbox.Strict, Defaults: c.EffectiveDefaults, Logger: *d.component("inbox"),
 	}
 	if c.Inbox.Watch == config.WatchNotify || c.Inbox.Watch == config.WatchAuto && !share {
 		o.Watch = func() inbox.Watcher { return inbox.NewWatcher(c.Paths.Inbox, o.Logger) }
@@ -180,101 +178,47 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.store.Close())
 	}
-	inboxCtx, stopInbox := context.WithCancel(context.Background())
-	outboxCtx, stopOutbox := context.WithCancel(context.Background())
-	defer stopInbox()
-	defer stopOutbox()
-	inboxDone, outboxDone, feedDone := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	go func() { defer close(inboxDone); d.inbox.Run(inboxCtx) }()
-	go func() { defer close(outboxDone); d.fail(d.outbox.Run(outboxCtx)) }()
-	go func() { defer close(feedDone); d.fail(d.feed.Run()) }()
 	notes := time.NewTicker(outbox.NotesEvery)
 	defer notes.Stop()
 
 	err := d.wait(ctx, notes.C)
 	d.draining.Store(true)
-	stopInbox()
 	limit := time.Duration(d.o.Config.Run.Drain)
 	if err != nil {
 		limit = 0
 	}
 	d.o.Logger.Info().Int("in_flight", d.engine.Status().InFlight).Float64("limit_seconds", limit.Seconds()).
 		Msg("stopping; requests in flight may finish, another signal ends the wait")
-	d.feed.Drain(limit)
-	select {
-	case <-feedDone:
-	case <-abort:
-		d.feed.Drain(0)
-		<-feedDone
-	}
-	d.engine.Stop()
-	stopOutbox()
-	// A hung share holds up whoever works on it; what they did not finish is done again after the next start.
-	waitFor(inboxDone, abort)
-	waitFor(outboxDone, abort)
-	err = errors.Join(err, d.server.Close(), d.store.Close())
-	select {
-	case late := <-d.failed:
-		err = errors.Join(err, late)
-	default:
-	}
+	err = errors.Join(err, d.line.Stop(limit, abort, d.engine.Stop), d.server.Close(), d.store.Close())
 	d.o.Logger.Info().Msg("stopped")
 	return err
-}
-
-// shareTimeout is how long stopping waits for a goroutine that works on a share.
-const shareTimeout = 10 * time.Second
-
-func waitFor(done, abort <-chan struct{}) {
-	select {
-	case <-done:
-	case <-abort:
-	case <-time.After(shareTimeout):
-	}
 }
 
 // Running is closed once Status and Batches may be called.
 func (d *Daemon) Running() <-chan struct{} { return d.running }
 
-// start opens the socket, sweeps what a former life left and hands over the batches that have not ended.
+// start sweeps what a former life left, opens the socket and starts the engine and the line.
 func (d *Daemon) start() error {
 	if n, err := engine.Sweep(d.store.Instance(), d.store.Dir()); err != nil {
 		return err
 	} else if n > 0 {
 		d.o.Logger.Warn().Int("processes", n).Msg("killed workers that a former life left behind")
 	}
-	records, err := d.store.List()
-	if err != nil {
-		return err
-	}
 	d.engine = d.newSupervisor()
-	d.feed = dispatch.New(dispatch.Options{
-		Store: d.store, Engine: d.engine, EngineKind: string(d.o.Config.Engine.Kind),
-		Finish: d.outbox.Finish, Unpublished: func() int { return d.outbox.Status().Queue }, Logger: *d.component("dispatch"),
-	})
+	d.parts.Engine = d.engine
+	d.line = line.New(d.parts)
+	var err error
 	if d.server, err = api.Listen(d.o.Config.SocketPath(), d); err != nil {
 		d.engine.Stop()
 		return err
 	}
+	if err := d.line.Start(); err != nil {
+		d.engine.Stop()
+		return errors.Join(err, d.server.Close())
+	}
 	close(d.running)
-	go func() {
-		for _, r := range records {
-			if !r.State.Ended() {
-				d.feed.Admit(r)
-			}
-		}
-	}()
 	d.o.Logger.Info().Str("instance", d.store.Instance()).Str("inbox", d.o.Config.Paths.Inbox).Str("version", d.o.Version).Msg("stoker runs")
 	return nil
-}
-
-func (d *Daemon) fail(err error) {
-	if err != nil {
-		select {
-		case d.failed <- err:
-		default:
-		}
-	}
 }
 
 func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
@@ -282,7 +226,7 @@ func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-d.failed:
+		case err := <-d.line.Failed():
 			d.o.Logger.Error().Err(err).Msg("the state cannot be written; stopping")
 			return err
 		case <-notes:

@@ -21,7 +21,7 @@ func (d *Daemon) Status() (*api.Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, feed, in, out := d.engine.Status(), d.feed.Snapshot(), d.inbox.Status(), d.outbox.Status()
+	e, feed, in, out := d.engine.Status(), d.line.Dispatch.Snapshot(), d.line.Inbox.Status(), d.line.Outbox.Status()
 	return &api.Status{
 		SchemaVersion: api.SchemaVersion, Running: true, Version: d.o.Version, PID: os.Getpid(), Instance: d.store.Instance(),
 		StartedAt: d.started, Draining: d.draining.Load(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out, Batches: countStates(records),
@@ -42,7 +42,7 @@ func (d *Daemon) Batches(state store.State) (*api.Batches, error) {
 	if err != nil {
 		return nil, err
 	}
-	feed := d.feed.Snapshot()
+	feed := d.line.Dispatch.Snapshot()
 	for i := range list.Batches {
 		d.refresh(&list.Batches[i], feed.Running)
 	}
@@ -60,7 +60,7 @@ func (d *Daemon) Batch(id string) (*api.Batch, error) {
 		return nil, err
 	}
 	b.SchemaVersion = api.SchemaVersion
-	d.refresh(&b, d.feed.Snapshot().Running)
+	d.refresh(&b, d.line.Dispatch.Snapshot().Running)
 	return &b, nil
 }
 
@@ -100,7 +100,7 @@ func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, erro
 
 // Ready implements api.Daemon.
 func (d *Daemon) Ready() error {
-	in := d.inbox.Status()
+	in := d.line.Inbox.Status()
 	switch {
 	case in.Scanned.IsZero():
 		return errors.New("the inbox has not been read yet")
@@ -118,7 +118,7 @@ func (d *Daemon) writeNotes() {
 		return
 	}
 	running := map[string]dispatch.Running{}
-	for _, r := range d.feed.Snapshot().Running {
+	for _, r := range d.line.Dispatch.Snapshot().Running {
 		running[r.ID] = r
 	}
 	var notes []outbox.Note
@@ -136,5 +136,5 @@ func (d *Daemon) writeNotes() {
 		}
 		notes = append(notes, n)
 	}
-	d.outbox.SetNotes(notes)
+	d.line.Outbox.SetNotes(notes)
 }
