@@ -103,7 +103,10 @@ func (s *Store) sweepBatch(id string) error {
 
 // OpenReadOnly opens the state for a command that only looks, without a daemon. The error is ErrInUse while a daemon
 // runs and ErrNoState if there is none yet.
-func OpenReadOnly(dir string) (*Store, error) {
+func OpenReadOnly(dir string) (*Store, error) { return OpenReadOnlyOn(durable.Local{}, dir) }
+
+// OpenReadOnlyOn is OpenReadOnly with the batch folders on another filesystem.
+func OpenReadOnlyOn(fsys durable.FS, dir string) (*Store, error) {
 	path := filepath.Join(dir, dbName)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open state %s: %w", dir, ErrNoState)
@@ -112,7 +115,7 @@ func OpenReadOnly(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, fs: durable.Local{}, db: db}
+	s := &Store{dir: dir, fs: fsys, db: db}
 	if err := s.loadInstance(); err != nil {
 		db.Close()
 		return nil, err

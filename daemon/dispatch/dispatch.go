@@ -75,6 +75,8 @@ type Dispatcher struct {
 	full        error // why nothing can be written now
 	waitsFull   bool  // for space; it was said
 	draining    bool
+	deadline    <-chan time.Time // of draining
+	stopped     bool
 	busy        bool // more work than one round does was found
 	totals      Totals
 	line        []byte // buffer for result lines
@@ -173,8 +175,7 @@ func (d *Dispatcher) Run() error {
 func (d *Dispatcher) loop() error {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
-	var deadline <-chan time.Time
-	for {
+	for !d.stopped {
 		if err := d.fill(); err != nil {
 			return err
 		}
@@ -184,34 +185,49 @@ func (d *Dispatcher) loop() error {
 		if err := d.flush(); err != nil {
 			return err
 		}
-		var err error
-		select {
-		case ev, open := <-d.o.Engine.Events():
-			if !open {
-				return nil
-			}
-			err = d.receive(ev)
-		case r := <-d.admitted:
-			err = d.admit(r)
-		case b := <-d.reopened:
-			err = d.add(b)
-		case r := <-d.committed:
-			err = d.afterCommit(r)
-		case f := <-d.calls:
-			f()
-		case <-tick.C:
-			err = d.tick()
-		case limit := <-d.drain:
-			d.draining = true
-			deadline = time.After(limit)
-		case <-deadline:
-			return nil
-		case <-d.again():
-		}
-		if err != nil {
+		if err := d.handleNext(tick.C); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// handleNext waits for one thing that happens, and deals with it. A commit that has ended and new batches come before
+// answers, of which there is no end, so that what happens depends on chance as little as possible.
+func (d *Dispatcher) handleNext(tick <-chan time.Time) error {
+	select {
+	case r := <-d.committed:
+		return d.afterCommit(r)
+	default:
+	}
+	select {
+	case r := <-d.admitted:
+		return d.admit(r)
+	default:
+	}
+	select {
+	case r := <-d.committed:
+		return d.afterCommit(r)
+	case ev, open := <-d.o.Engine.Events():
+		if open {
+			return d.receive(ev)
+		}
+		d.stopped = true
+	case r := <-d.admitted:
+		return d.admit(r)
+	case b := <-d.reopened:
+		return d.add(b)
+	case f := <-d.calls:
+		f()
+	case <-tick:
+		return d.tick()
+	case limit := <-d.drain:
+		d.draining, d.deadline = true, time.After(limit)
+	case <-d.deadline:
+		d.stopped = true
+	case <-d.again():
+	}
+	return nil
 }
 
 // again fires at once if there is more to do than one round does.

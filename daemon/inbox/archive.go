@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"golang.org/x/sys/unix"
 
 	"stoker/store"
 	"stoker/store/durable"
@@ -53,7 +54,7 @@ func (in *Inbox) archiveOne(r *store.Record) error {
 	return nil
 }
 
-// move puts a file into a folder of the archive under its name, or the next free one: x~2.jsonl.
+// move puts a claimed file into a folder of the archive under its name, or the next free one: x~2.jsonl.
 func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, error) {
 	if _, err := in.o.FS.Lstat(from); err != nil {
 		return "", err
@@ -62,16 +63,83 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, 
 	if err := durable.MkdirAll(in.o.FS, dir, 0o775); err != nil {
 		return "", err
 	}
+	if to, err := in.copied(from); err != nil {
+		return "", err
+	} else if to != "" {
+		return to, in.endOriginal(from, to)
+	}
 	for n := 1; ; n++ {
 		to := filepath.Join(dir, numbered(string(name), n))
 		if _, err := in.o.FS.Lstat(noteBeside(to)); err == nil {
 			continue // x.jsonl and x.jsonl.gz would share a note
 		}
-		err := durable.Move(in.o.FS, from, to)
-		if !errors.Is(err, fs.ErrExist) {
+		if err := in.moveTo(from, to); !errors.Is(err, fs.ErrExist) {
 			return to, err
 		}
 	}
+}
+
+func (in *Inbox) moveTo(from, to string) error {
+	err := in.o.FS.RenameNew(from, to)
+	if errors.Is(err, unix.EXDEV) {
+		return in.moveAcross(from, to)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(durable.SyncDir(in.o.FS, filepath.Dir(to)), durable.SyncDir(in.o.FS, filepath.Dir(from)))
+}
+
+// movedFile stands beside a claimed file that is moved to another filesystem, and names the copy. Without it a crash
+// between the copy's appearing and the original's end would make another copy.
+const movedFile = ".moved"
+
+// moveAcross copies a file to another filesystem, and ends the original once the copy is durable under its name.
+func (in *Inbox) moveAcross(from, to string) error {
+	if _, err := in.o.FS.Lstat(to); err == nil {
+		return fs.ErrExist
+	}
+	tmp := filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
+	err := durable.Copy(in.o.FS, from, tmp)
+	if err == nil {
+		err = durable.WriteFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile), []byte(to), 0o664)
+	}
+	if err == nil {
+		err = in.o.FS.RenameNew(tmp, to)
+	}
+	if err != nil {
+		in.o.FS.Remove(tmp)
+		return fmt.Errorf("move %s to another filesystem: %w", from, err)
+	}
+	faults.Crash("archive.copied")
+	return in.endOriginal(from, to)
+}
+
+// endOriginal removes a file once its copy's name is durable.
+func (in *Inbox) endOriginal(from, to string) error {
+	if err := durable.SyncDir(in.o.FS, filepath.Dir(to)); err != nil {
+		return err
+	}
+	if err := in.o.FS.Remove(from); err != nil {
+		return err
+	}
+	return durable.SyncDir(in.o.FS, filepath.Dir(from))
+}
+
+// copied returns the copy of a claimed file that an attempt before a crash has made, "" if there is none.
+func (in *Inbox) copied(from string) (string, error) {
+	to, err := durable.ReadFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	same, err := durable.SameContents(in.o.FS, from, string(to))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !same {
+		return "", nil // the crash came before
+	}
+	return string(to), err
 }
 
 func numbered(name string, n int) string {

@@ -1,12 +1,14 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"stoker/store"
@@ -46,7 +48,7 @@ func (in *Inbox) takeReady() {
 		}
 	}
 	slices.SortFunc(ready, func(a, b fileKey) int { // first come, first served
-		return in.files[a].seen.Compare(in.files[b].seen)
+		return cmp.Or(in.files[a].seen.Compare(in.files[b].seen), strings.Compare(a.queue, b.queue), strings.Compare(string(a.name), string(b.name)))
 	})
 	for _, k := range ready {
 		f := in.files[k]
@@ -150,17 +152,23 @@ type admission struct {
 // admitClaims goes on with the claims that are due.
 func (in *Inbox) admitClaims(ctx context.Context) {
 	for _, c := range in.sortedClaims() {
-		if in.admitting >= maxAdmissions || ctx.Err() != nil {
+		if len(in.admitting) >= maxAdmissions || ctx.Err() != nil {
 			return
 		}
 		switch {
-		case c.admitting || time.Now().Before(c.due):
+		case c.admitting || time.Now().Before(c.due) || !in.mayAdmit(c):
 		case c.duplicate != nil:
 			in.finishSetAside(c)
 		case in.isReady(c):
 			in.admit(ctx, c)
 		}
 	}
+}
+
+// mayAdmit reports whether a claim may be copied beside those that are. Of two files with one name the first is to get it,
+// and the other may be its duplicate.
+func (in *Inbox) mayAdmit(c *claim) bool {
+	return len(in.admitting) < maxAdmissions && !in.admitting[fileKey{c.queue, c.name}]
 }
 
 // isReady reports whether a claimed file may be copied: its claim is durable, and it did not change since it was last
@@ -194,7 +202,7 @@ func (c *claim) see(st fs.FileInfo) bool {
 
 func (in *Inbox) admit(ctx context.Context, c *claim) {
 	c.admitting, c.reason = true, "being copied"
-	in.admitting++
+	in.admitting[fileKey{c.queue, c.name}] = true
 	a := in.admissionOf(c)
 	go func() {
 		r, err := in.o.Store.Admit(ctx, a)
@@ -208,7 +216,7 @@ func (in *Inbox) sortedClaims() []*claim {
 	for _, c := range in.claims {
 		all = append(all, c)
 	}
-	slices.SortFunc(all, func(a, b *claim) int { return a.since.Compare(b.since) })
+	slices.SortFunc(all, func(a, b *claim) int { return cmp.Or(a.since.Compare(b.since), strings.Compare(a.id, b.id)) })
 	return all
 }
 
@@ -234,7 +242,7 @@ func (in *Inbox) retry(c *claim, err error) {
 func (in *Inbox) admitted(a admission) {
 	c := a.claim
 	c.admitting = false
-	in.admitting--
+	delete(in.admitting, fileKey{c.queue, c.name})
 	var duplicate *store.Duplicate
 	switch {
 	case a.err == nil:

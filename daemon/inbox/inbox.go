@@ -62,7 +62,7 @@ type Inbox struct {
 	ignored        []Waiting
 	foreign        []Foreign
 	claims         map[string]*claim // by batch id, until admitted
-	admitting      int
+	admitting      map[fileKey]bool  // claims that are being copied, by what they were called
 	results        chan admission
 	known          map[string]bool // claims that are batches by now, as of the last look
 	archive        []*store.Record // ended batches whose input is to leave .processing
@@ -111,7 +111,7 @@ func New(o Options) *Inbox {
 	}
 	return &Inbox{
 		o: o, wake: make(chan struct{}, 1), files: map[fileKey]*file{},
-		claims: map[string]*claim{}, results: make(chan admission),
+		claims: map[string]*claim{}, admitting: map[fileKey]bool{}, results: make(chan admission),
 	}
 }
 
@@ -151,6 +151,18 @@ func (in *Inbox) Run(ctx context.Context) {
 	next := alarm{timer: time.NewTimer(0), at: time.Now()}
 	defer next.timer.Stop()
 	for {
+		select {
+		case r := <-in.results: // before all else: it makes room for the next one
+			in.admitted(r)
+			next.within(0)
+			continue
+		default:
+		}
+		select {
+		case <-in.wake:
+			next.within(0)
+		default:
+		}
 		select {
 		case <-ctx.Done():
 			in.awaitAdmissions()
@@ -217,7 +229,7 @@ func (in *Inbox) nextRound() time.Duration {
 		}
 	}
 	for _, c := range in.claims {
-		if !c.admitting && in.admitting < maxAdmissions {
+		if !c.admitting && in.mayAdmit(c) {
 			wait = min(wait, c.due.Sub(now))
 		}
 	}
@@ -242,7 +254,7 @@ func (in *Inbox) report(problem error) {
 }
 
 func (in *Inbox) awaitAdmissions() {
-	for in.admitting > 0 {
+	for len(in.admitting) > 0 {
 		in.admitted(<-in.results)
 	}
 }

@@ -98,7 +98,7 @@ func Move(fsys FS, from, to string) error {
 // moveAcross leaves the original where it is until the copy is durable under its name.
 func moveAcross(fsys FS, from, to string) error {
 	tmp := filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
-	err := copyVerified(fsys, from, tmp)
+	err := Copy(fsys, from, tmp)
 	if err == nil {
 		err = fsys.RenameNew(tmp, to)
 	}
@@ -112,25 +112,29 @@ func moveAcross(fsys FS, from, to string) error {
 	return fsys.Remove(from)
 }
 
-func copyVerified(fsys FS, from, to string) error {
+// Copy copies contents, permissions and time of modification to a file that it makes, makes them durable, and compares
+// what can be read back. The name is not durable yet.
+func Copy(fsys FS, from, to string) error {
 	if err := copySynced(fsys, from, to); err != nil {
 		return err
 	}
-	a, _, err := Hash(fsys, from)
-	if err != nil {
-		return err
+	same, err := SameContents(fsys, from, to)
+	if err == nil && !same {
+		err = fmt.Errorf("the copy %s differs", to)
 	}
-	b, _, err := Hash(fsys, to)
-	if err != nil {
-		return err
-	}
-	if a != b {
-		return fmt.Errorf("the copy %s differs; the original stays", to)
-	}
-	return nil
+	return err
 }
 
-// copySynced copies contents, permissions and time of modification.
+// SameContents reports whether two files hold the same.
+func SameContents(fsys FS, a, b string) (bool, error) {
+	x, _, err := Hash(fsys, a)
+	if err != nil {
+		return false, err
+	}
+	y, _, err := Hash(fsys, b)
+	return x == y, err
+}
+
 func copySynced(fsys FS, from, to string) error {
 	src, err := OpenRegular(fsys, from)
 	if err != nil {

@@ -1,0 +1,272 @@
+package sim
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"stoker/daemon/inbox"
+	"stoker/daemon/line"
+	"stoker/daemon/outbox"
+	"stoker/store"
+	"stoker/test/rig"
+)
+
+// World is one machine with one stoker, its users, and all that goes wrong, drawn from one seed.
+type World struct {
+	rand   *rand.Rand
+	dir    string // real: bbolt's file needs one
+	disk   *Disk
+	inputs []rig.Input
+	plan   []event // by time
+	deadly bool    // the worker may die by itself
+	log    zerolog.Logger
+
+	sched  *Scheduler
+	hints  chan struct{}
+	began  time.Time
+	skew   time.Duration // of the share's clock
+	unsure time.Time     // since when the state cannot be written, or could not until shortly
+	budget int           // steps until the process dies; negative: it lives on
+
+	// What happened.
+	Steps    int
+	Kills    int
+	Cuts     int // of the power
+	Restarts int // because the state could not be written
+	Deaths   int // of the worker
+	Faults   int // of filesystems
+	Redone   int64
+	exposed  int64 // requests that a fault may have made run again
+}
+
+// event is something that happens at a time, whatever stoker is doing then.
+type event struct {
+	at time.Duration // since the world began
+	do func()
+}
+
+const (
+	settle    = 2 * time.Second
+	tailGrace = time.Minute
+	maxLine   = 1 << 20
+)
+
+func (w *World) state() string { return filepath.Join(w.dir, "state") }
+
+// Folders that others write to as well. What is mounted where differs from world to world.
+const (
+	inboxDir   = "/share/inbox"
+	outboxDir  = "/out/outbox"
+	archiveDir = "/share/archive"
+	farArchive = "/far/archive"
+)
+
+// NewWorld draws a world. Real files go below dir.
+func NewWorld(seed uint64, dir string, log zerolog.Logger) *World {
+	r := rand.New(rand.NewPCG(seed, 1))
+	w := &World{rand: r, dir: dir, began: time.Now(), hints: make(chan struct{}, 1), log: log}
+	w.disk = NewDisk(r, w.state(), "/share", "/out", "/far")
+	for _, path := range []string{inboxDir, outboxDir, archiveDir, farArchive} {
+		w.disk.putDirs(path)
+	}
+	w.sched = newScheduler(r)
+	w.drawInputs()
+	w.drawFaults()
+	slices.SortStableFunc(w.plan, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	return w
+}
+
+func (w *World) chance(percent int) bool { return w.rand.IntN(100) < percent }
+
+// within draws a time up to max, at an odd nanosecond, so that it meets no timer of stoker's.
+func (w *World) within(max time.Duration) time.Duration {
+	return time.Duration(w.rand.Int64N(int64(max))) | 1
+}
+
+func (w *World) at(t time.Duration, do func()) { w.plan = append(w.plan, event{t, do}) }
+
+// drawInputs draws what people drop.
+func (w *World) drawInputs() {
+	w.deadly = w.chance(40)
+	for i := range 1 + w.rand.IntN(4) {
+		name := fmt.Sprintf("f%d.jsonl", i)
+		if w.chance(30) {
+			name = "queue/" + name
+		}
+		in := rig.Input{Name: name, Lines: rig.Good(fmt.Sprintf("f%d", i), 1+w.rand.IntN(30)), Copies: 1}
+		switch {
+		case w.chance(25):
+			in.Lines = append(in.Lines, rig.Bad(fmt.Sprintf("b%d", i))...)
+		case w.chance(10):
+			in.Lines = rig.Bad(fmt.Sprintf("b%d", i))
+		case w.chance(10) && !w.deadly:
+			in.Lines = append(in.Lines, rig.Line{Raw: `{"custom_id":"p","prompt":"` + poison + `"}`, ID: "p", Code: "engine_crashed"})
+		}
+		if w.chance(30) {
+			in.Copies = 2
+		}
+		w.inputs = append(w.inputs, in)
+		first := w.within(40 * time.Second)
+		w.at(first, func() { w.drop(&in) })
+		if in.Copies == 2 {
+			w.at(first+3*time.Second+w.within(90*time.Second), func() { w.drop(&in) })
+		}
+	}
+}
+
+// drop puts a file into the inbox, at once or in pieces. One that has the name of a file that still lies there waits.
+func (w *World) drop(in *rig.Input) {
+	path := filepath.Join(inboxDir, in.Name)
+	if w.disk.find(path) != nil {
+		w.later(5*time.Second, func() { w.drop(in) })
+		return
+	}
+	content := in.Content()
+	if w.chance(50) {
+		w.put(path, content)
+		return
+	}
+	w.write(path, content, w.rand.IntN(len(content)))
+}
+
+// write puts a file there up to some byte, and goes on later. A pause at the end of a line is shorter than what makes a
+// file count as complete, one within a line shorter than what stoker waits for its newline.
+func (w *World) write(path, content string, upTo int) {
+	w.put(path, content[:upTo])
+	if upTo == len(content) {
+		return
+	}
+	pause := w.within(settle - 200*time.Millisecond)
+	if upTo > 0 && content[upTo-1] != '\n' {
+		pause = w.within(tailGrace - time.Second)
+	}
+	next := upTo + 1 + w.rand.IntN(len(content)-upTo)
+	w.later(pause, func() { w.write(path, content, next) })
+}
+
+// put writes a file, wherever it is by now: whoever has it open goes on with it after it was claimed.
+func (w *World) put(path, content string) {
+	w.disk.Put(path, content, time.Now().Add(w.skew))
+	w.hint()
+}
+
+// later adds an event to the plan.
+func (w *World) later(d time.Duration, do func()) {
+	at := time.Since(w.began) + d
+	i, _ := slices.BinarySearchFunc(w.plan, at, func(e event, at time.Duration) int { return cmp.Compare(e.at, at) })
+	w.plan = slices.Insert(w.plan, i, event{at, do})
+}
+
+// hint is the filesystem's event: it may be lost, and come twice or for nothing.
+func (w *World) hint() {
+	if w.chance(60) {
+		select {
+		case w.hints <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// drawFaults draws windows in which something is wrong with a filesystem.
+func (w *World) drawFaults() {
+	for range w.rand.IntN(4) {
+		w.drawFault(w.disk.mounts[w.rand.IntN(len(w.disk.mounts))])
+	}
+	for range w.rand.IntN(3) {
+		w.at(w.within(2*time.Minute), func() { w.skew = w.within(2*time.Hour) - time.Hour })
+		w.at(w.within(2*time.Minute), w.hint)
+	}
+}
+
+func (w *World) drawFault(m *mount) {
+	begin := w.within(2 * time.Minute)
+	end := begin + w.within(3*time.Minute)
+	local := m.root == w.state()
+	kinds := []string{"ENOSPC", "EIO", "EROFS"}
+	if !local {
+		kinds = append(kinds, "ENOTCONN", "hung")
+	}
+	kind := kinds[w.rand.IntN(len(kinds))]
+	w.at(begin, func() {
+		w.Faults++
+		if local && w.unsure.IsZero() {
+			w.unsure = time.Now()
+		}
+		switch kind {
+		case "ENOSPC":
+			m.faults.limit = m.dir.size() + w.rand.Int64N(4096) + 1
+		case "EIO":
+			m.faults.broken = true
+		case "EROFS":
+			m.faults.readOnly = true
+		case "ENOTCONN":
+			m.faults.gone = true
+		case "hung":
+			m.faults.hungTill = w.began.Add(end)
+		}
+	})
+	w.at(end, func() { m.faults = faults{} })
+	if local {
+		w.at(end+unsynced, func() { w.unsure = time.Time{} })
+	}
+}
+
+// eyes is the inbox's watcher.
+type eyes struct{ w *World }
+
+func (e eyes) Dirty() <-chan struct{} { return e.w.hints }
+func (e eyes) Follow(string)          {}
+func (e eyes) Alive() bool            { return true }
+func (e eyes) Close()                 {}
+
+// life is one process, from its start to its death.
+type life struct {
+	w      *World
+	store  *store.Store
+	line   *line.Line
+	worker *worker
+}
+
+// begin starts stoker on what the disk holds.
+func (w *World) begin(fsys *Life) (*life, error) {
+	s, err := store.OpenOn(fsys, w.state())
+	if err != nil {
+		return nil, err
+	}
+	archive := archiveDir
+	if len(w.inputs)%2 == 0 {
+		archive = farArchive
+	}
+	die := 0
+	if w.deadly {
+		die = 10
+	}
+	l := &life{w: w, store: s, worker: startWorker(w.rand, die)}
+	l.line = line.New(line.Options{
+		Store: s, Engine: l.worker, EngineKind: "echo", Logger: w.log,
+		Inbox: inbox.Options{
+			FS: fsys, Dir: inboxDir, Archive: archive, Watch: func() inbox.Watcher { return eyes{w} }, Settle: settle, Rescan: 30 * time.Second,
+			PollEvery: 2 * time.Second, TailGrace: tailGrace, MaxLine: maxLine, Defaults: func(string) map[string]any { return nil }, Logger: w.log,
+		},
+		Outbox: outbox.Options{FS: fsys, Dir: outboxDir, InputOrder: true, Mode: 0o664, Group: -1, Notes: true, Logger: w.log},
+	})
+	if err := l.line.Start(); err != nil {
+		l.worker.end()
+		return nil, errors.Join(err, s.Close())
+	}
+	return l, nil
+}
+
+// end stops a life. A dead one's operations fail, so that it comes to its end soon.
+func (l *life) end() error {
+	abort := make(chan struct{})
+	close(abort)
+	return errors.Join(l.line.Stop(0, abort, l.worker.end), l.store.Close())
+}
