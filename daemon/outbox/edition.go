@@ -45,7 +45,7 @@ func (e *edition) write(name store.FileName) error {
 		return err
 	}
 	defer results.Close()
-	files, err := e.writeResults(results)
+	files, err := e.writeResults(results, nil)
 	if err != nil {
 		return err
 	}
@@ -91,8 +91,10 @@ func (e *edition) record(name store.FileName, files []store.PublishedFile, total
 	return e.b.Publish(pub)
 }
 
-// writeResults writes the output file, unless the batch failed, and the errors file, unless there are none.
-func (e *edition) writeResults(results *store.Results) ([]store.PublishedFile, error) {
+// writeResults writes the output file, unless the batch failed, and the errors file, unless there are none. Of those that
+// are installed already it only finds out what they are to be: a whole file under a temporary name beside one that is
+// installed would make that one look like somebody else's after a crash.
+func (e *edition) writeResults(results *store.Results, installed []string) ([]store.PublishedFile, error) {
 	output, err := e.create(store.SuffixOutput)
 	if err != nil {
 		return nil, err
@@ -116,6 +118,10 @@ func (e *edition) writeResults(results *store.Results) ([]store.PublishedFile, e
 	for _, w := range []*resultFile{output, failures} {
 		if (w == output && e.b.Meta.Refused != nil) || (w == failures && w.lines == 0) {
 			continue // its abort removes it
+		}
+		if slices.Contains(installed, w.suffix) {
+			files = append(files, w.published())
+			continue
 		}
 		f, err := w.finish()
 		if err != nil {
@@ -233,7 +239,7 @@ func (e *edition) inspect(suffix string, want durable.SHA256) (standing, error) 
 	return ours, nil
 }
 
-// restore writes the temporary files again, which must come out as recorded; those of installed files go at once.
+// restore writes the temporary files again that are not installed. All must come out as recorded.
 func (e *edition) restore() error {
 	installed, err := e.installed()
 	if err != nil {
@@ -244,14 +250,9 @@ func (e *edition) restore() error {
 		return err
 	}
 	defer results.Close()
-	files, err := e.writeResults(results)
+	files, err := e.writeResults(results, installed)
 	if err != nil {
 		return err
-	}
-	for _, suffix := range installed {
-		if err := ignoreMissing(e.p.o.FS.Remove(e.temp(suffix))); err != nil {
-			return onShare(err)
-		}
 	}
 	if !slices.Equal(files, e.b.Publication().Files) {
 		return errDiffers

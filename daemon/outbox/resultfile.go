@@ -84,8 +84,12 @@ func (w *resultFile) finish() (store.PublishedFile, error) {
 		w.fs.Remove(w.f.Name())
 	}
 	w.f = nil
-	sum := durable.Sum(w.hash)
-	return store.PublishedFile{Suffix: w.suffix, SHA256: sum, Bytes: w.bytes}, onShare(err)
+	return w.published(), onShare(err)
+}
+
+// published is what the file is once it is published.
+func (w *resultFile) published() store.PublishedFile {
+	return store.PublishedFile{Suffix: w.suffix, SHA256: durable.Sum(w.hash), Bytes: w.bytes}
 }
 
 // abort removes the file unless it was finished.
