@@ -203,7 +203,11 @@ func dropMissing(d *daemon.Daemon, drops []drop) error {
 	if err != nil {
 		return err
 	}
+	if err := sweepDrops(filepath.Dir(drops[0].to)); err != nil {
+		return err
+	}
 	for i := range drops {
+		drops[i].temp = onceTemp
 		sum, _, err := durable.Hash(durable.Local{}, drops[i].from)
 		if err != nil {
 			return fmt.Errorf("once: %w", err)
@@ -214,6 +218,20 @@ func dropMissing(d *daemon.Daemon, drops []drop) error {
 		}
 		if err := drops[i].copy(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// onceTemp is the pattern of a file's name while `once` copies it into the inbox.
+const onceTemp = ".once-*.tmp"
+
+// sweepDrops removes what a run that died was copying. Of those who use this state, one runs at a time.
+func sweepDrops(inbox string) error {
+	left, _ := fs.Glob(os.DirFS(inbox), onceTemp)
+	for _, name := range left {
+		if err := os.Remove(filepath.Join(inbox, name)); err != nil {
+			return fmt.Errorf("once: %w", err)
 		}
 	}
 	return nil

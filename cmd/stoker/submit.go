@@ -100,6 +100,7 @@ func checkFiles(paths []string) error {
 // drop is one file on its way into the inbox.
 type drop struct {
 	from, to, queue string
+	temp            string         // pattern of its name while it is copied
 	sha256          durable.SHA256 // once copied
 }
 
@@ -124,7 +125,7 @@ func planDrops(paths []string, dir string, f submitFlags) ([]drop, error) {
 			return nil, &usageError{fmt.Errorf("%s and %s have the same name", other, path)}
 		}
 		from[name] = path
-		drops = append(drops, drop{from: path, to: filepath.Join(dir, name), queue: f.queue})
+		drops = append(drops, drop{from: path, to: filepath.Join(dir, name), queue: f.queue, temp: ".submit-*.tmp"})
 	}
 	return drops, nil
 }
@@ -169,7 +170,7 @@ func (d *drop) copy() error {
 	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(d.to), 0o775); err != nil {
 		return fmt.Errorf("submit %s: %w", d.from, err)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(d.to), ".submit-*.tmp")
+	tmp, err := os.CreateTemp(filepath.Dir(d.to), d.temp)
 	if err != nil {
 		return fmt.Errorf("submit %s: %w", d.from, err)
 	}
