@@ -20,14 +20,16 @@ import (
 
 // Home is a folder with everything that one stoker has, and the daemon that runs on it.
 type Home struct {
-	Dir    string
-	Binary string
-	Flags  []string // of every command: where everything is
-	Env    []string // of every command, beside the test's own
-	Daemon *exec.Cmd
-	User   *syscall.Credential // who runs everything; nil: the test's own
-	t      testing.TB
-	ended  chan struct{} // closed when the daemon's process is gone
+	Dir       string
+	Binary    string
+	Flags     []string // of every command: where everything is
+	Env       []string // of every command, beside the test's own
+	Under     []string // what the daemon runs under: a tracer that becomes the daemon's process; nil: nothing
+	Daemon    *exec.Cmd
+	Unordered bool                // results come in the order in which they were made
+	User      *syscall.Credential // who runs everything; nil: the test's own
+	t         testing.TB
+	ended     chan struct{} // closed when the daemon's process is gone
 }
 
 const (
@@ -122,12 +124,18 @@ func (h *Home) Command(args ...string) *exec.Cmd {
 // Start runs the daemon, with more environment, and does not wait for anything.
 func (h *Home) Start(env ...string) {
 	h.t.Helper()
+	h.Launch([]string{"run"}, env...)
+}
+
+// Launch runs a command in the daemon's place: `run`, or `once`.
+func (h *Home) Launch(args []string, env ...string) {
+	h.t.Helper()
 	log, err := os.OpenFile(h.Path("daemon.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	defer log.Close()
-	h.Daemon = h.Command("run")
+	h.Daemon = h.under(h.Command(args...))
 	h.Daemon.Env = append(h.Daemon.Env, env...)
 	h.Daemon.Stdout, h.Daemon.Stderr = log, log
 	if err := h.Daemon.Start(); err != nil {
@@ -139,6 +147,16 @@ func (h *Home) Start(env ...string) {
 		defer close(ended)
 		cmd.Wait()
 	}(h.Daemon)
+}
+
+// under has a command run by the home's tracer.
+func (h *Home) under(cmd *exec.Cmd) *exec.Cmd {
+	if len(h.Under) == 0 {
+		return cmd
+	}
+	traced := exec.Command(h.Under[0], slices.Concat(h.Under[1:], cmd.Args)...)
+	traced.Env, traced.SysProcAttr = cmd.Env, cmd.SysProcAttr
+	return traced
 }
 
 // Dead reports whether the daemon's process is gone.
@@ -167,18 +185,33 @@ func (h *Home) Kill() {
 
 // Stop is SIGTERM, after which the daemon must save, leave with 0 and leave nothing running.
 func (h *Home) Stop() error {
-	h.Daemon.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-h.ended:
-	case <-time.After(Deadline):
-		return errors.New("the daemon does not stop")
+	end, err := h.Terminate()
+	if err != nil {
+		return err
 	}
-	code := h.Daemon.ProcessState.ExitCode()
-	h.Daemon = nil
+	code := end.ExitCode()
 	if left := h.Processes(); code != 0 || len(left) > 0 {
 		return fmt.Errorf("after SIGTERM: exit code %d, processes left: %v\n%s", code, left, h.Log())
 	}
 	return nil
+}
+
+// Terminate sends SIGTERM to the daemon and waits for its end.
+func (h *Home) Terminate() (*os.ProcessState, error) {
+	h.Daemon.Process.Signal(syscall.SIGTERM)
+	return h.Wait()
+}
+
+// Wait waits for the daemon's end.
+func (h *Home) Wait() (*os.ProcessState, error) {
+	select {
+	case <-h.ended:
+	case <-time.After(Deadline):
+		return nil, fmt.Errorf("the daemon does not stop\n%s", h.Log())
+	}
+	end := h.Daemon.ProcessState
+	h.Daemon = nil
+	return end, nil
 }
 
 // Log is the end of what the daemon said.

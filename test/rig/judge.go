@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -153,6 +154,11 @@ func (h *Home) JudgeBatch(in *Input, base string, known map[string]bool) error {
 			wantFailures = append(wantFailures, l.expected())
 		}
 	}
+	if h.Unordered {
+		for _, lines := range [][]string{output, failures, wantOutput, wantFailures} {
+			slices.Sort(lines)
+		}
+	}
 	state := "completed"
 	if in.fails() {
 		state = "failed"
@@ -234,4 +240,15 @@ func (h *Home) JudgeLeftovers() error {
 		return nil
 	})
 	return errors.Join(errs...)
+}
+
+// Count counts the files under a folder whose names end so.
+func (h *Home) Count(dir, suffix string) (n int) {
+	filepath.WalkDir(h.Path(dir), func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && strings.HasSuffix(path, suffix) {
+			n++
+		}
+		return nil
+	})
+	return n
 }
