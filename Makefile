@@ -76,9 +76,8 @@ bench-files: engine ## six small files through a warm stoker, and through LLM.ch
 	STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -run '^$$' -bench SixFiles -benchtime 3x -timeout 30m ./test/real
 
 .PHONY: fuzz
-fuzz: ## fuzz every target for FUZZTIME (10s)
-	@for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz); do \
-	  go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) $$pkg || exit 1; done; done
+fuzz: ## fuzz all targets for FUZZTOTAL (120s) together, or each of them for FUZZTIME
+	@test/fuzz/run.sh $(or $(FUZZTOTAL),120s) $(FUZZTIME)
 
 .PHONY: clean
 clean: ## remove what was built; the downloads stay in uv's cache

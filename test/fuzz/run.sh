@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Fuzzes every target for its share of a total time, or for a time of its own, and prints a line for each.
+#
+#   test/fuzz/run.sh TOTAL_SECONDS [TIME_OF_EACH]
+#
+# A target that fails leaves its crasher in testdata/fuzz beside it, where `go test` finds it again, and makes this fail
+# once all others had their turn.
+set -uo pipefail
+
+total=${1:?usage: run.sh TOTAL_SECONDS [TIME_OF_EACH]}
+total=${total%s}
+
+targets=() # PACKAGE TARGET
+while IFS=: read -r file line; do
+  name=${line#func }
+  targets+=("./$(dirname "$file") ${name%%(*}")
+done < <(git grep --untracked -E '^func Fuzz[A-Z]' -- '*_test.go' | sort)
+if [ ${#targets[@]} -eq 0 ]; then echo "fuzz: no targets"; exit 1; fi
+each=${2:-$((total * 1000 / ${#targets[@]}))ms}
+
+executions=0 failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+for target in "${targets[@]}"; do
+  read -r pkg name <<<"$target"
+  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$each" "$pkg" >"$log" 2>&1; then result=ok; else result=FAILED; fi
+  last=$(grep -E '^fuzz: elapsed: .* execs: ' "$log" | tail -1)
+  execs=$(sed -nE 's/.* execs: ([0-9]+) .*/\1/p' <<<"$last")
+  new=$(sed -nE 's/.*new interesting: ([0-9]+).*/\1/p' <<<"$last")
+  printf '%-6s %-44s %10s executions %5s new interesting\n' "$result" "${pkg#./}.$name" "${execs:-0}" "${new:-0}"
+  executions=$((executions + ${execs:-0}))
+  if [ "$result" != ok ]; then
+    failed=$((failed + 1))
+    cat "$log"
+  elif [ "${execs:-0}" -eq 0 ]; then
+    failed=$((failed + 1))
+    echo "$name did not run"
+  fi
+done
+echo "fuzz: ${#targets[@]} targets, $executions executions, $failed failures"
+[ "$failed" -eq 0 ]
