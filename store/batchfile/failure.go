@@ -56,7 +56,7 @@ func appendCodeAndMessage(dst []byte, code, message string) []byte {
 // body returns the engine's error object on one line, or makes one if the engine gave none that can be used.
 func (f *Failure) body() []byte {
 	body, err := onOneLine(bytes.TrimSpace(f.Body))
-	if err == nil && jsontext.Value(body).IsValid() && jsontext.Value(body).Kind() == jsontext.KindBeginObject {
+	if err == nil && jsontext.Value(body).IsValid() && jsontext.Value(body).Kind() == jsontext.KindBeginObject && canBeNested(body) {
 		return body
 	}
 	kind := f.Code

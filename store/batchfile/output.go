@@ -2,7 +2,9 @@ package batchfile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,6 +40,9 @@ func (e *Encoder) AppendOutput(dst []byte, req *Request, id, requestID string, b
 		}
 		return appendSimple(dst, &req.Ref, &a), a.info, nil
 	}
+	if !canBeNested(body) {
+		return dst, Info{}, fmt.Errorf("answer to line %d: response body: %w", req.Line, errTooDeep)
+	}
 	dst = append(dst, `{"id":`...)
 	dst = appendString(dst, id)
 	dst = appendCustomID(dst, &req.Ref)
@@ -65,6 +70,19 @@ func appendSimple(dst []byte, ref *Ref, a *answer) []byte {
 		dst = append(dst, ']')
 	}
 	return append(appendMetadata(dst, ref), '}')
+}
+
+// maxNesting is how deep the JSON library reads: of a result line, too, in which a body lies two levels deeper.
+const maxNesting = 10000
+
+var errTooDeep = errors.New("nested too deep for a result line")
+
+// canBeNested reports whether a valid body can still be read as a part of a result line.
+func canBeNested(body []byte) bool {
+	if bytes.Count(body, []byte{'{'})+bytes.Count(body, []byte{'['}) <= maxNesting-2 {
+		return true
+	}
+	return jsontext.Value(slices.Concat([]byte("[["), body, []byte("]]"))).IsValid(jsontext.AllowDuplicateNames(true))
 }
 
 func appendResponse(dst []byte, status int, requestID string, body []byte) []byte {

@@ -110,6 +110,7 @@ func TestAppendOutputRefusesWhatIsNoAnswer(t *testing.T) {
 		{"nothing", ``, "EOF", &openAI},
 		{"broken over lines", "{\n", "unexpected EOF", &openAI},
 		{"no choices", `{"choices":[]}`, "no choices", &simple},
+		{"too deep to be read back", nested(maxNesting - 1), "nested too deep", &openAI},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dst := []byte("before")
@@ -174,34 +175,73 @@ func TestRequestID(t *testing.T) {
 
 // FuzzAppendOutput checks that whatever the engine sends becomes one valid line or an error.
 func FuzzAppendOutput(f *testing.F) {
-	for _, body := range []string{chatBody, choicesBody, toolBody, textBody, embeddingBody, responseBody, "{\n\"choices\":[{\"text\":5}]}"} {
-		f.Add([]byte(body), "a", []byte(`{"k":1}`))
+	for _, body := range []string{
+		chatBody, choicesBody, toolBody, textBody, embeddingBody, responseBody, doneBody, errorJSON, "{\n\"choices\":[{\"text\":5}]}",
+		"<html>",
+	} {
+		f.Add([]byte(body), "a", []byte(`{"k":1}`), uint16(400))
 	}
-	f.Fuzz(func(t *testing.T, body []byte, id string, metadata []byte) {
-		for _, form := range []Form{OpenAI, Simple} {
-			req := Request{Ref: Ref{CustomID: id, HasID: true, Line: 3, Form: form}}
-			if jsontext.Value(metadata).IsValid() {
-				req.Metadata = metadata
-			}
-			line, _, err := new(Encoder).AppendOutput(nil, &req, RequestID(batchID, 3), id, body)
-			if valid := isObject(body); (err == nil) != valid && form == OpenAI {
-				t.Fatalf("%q: %v", body, err)
-			}
-			if err == nil {
-				checkResultLine(t, line, id)
-			}
-			checkResultLine(t, AppendError(nil, &req.Ref, "id", id, Failure{Status: 400, Body: body, Message: id}), id)
-			checkResultLine(t, AppendError(nil, &req.Ref, "id", id, Failure{Code: id, Message: id}), id)
-		}
-	})
+	f.Add([]byte(chatBody), "\xff\u2028", []byte("{\"k\":\r\n1}"), uint16(0))
+	f.Fuzz(checkAnswer)
 }
 
-func checkResultLine(t *testing.T, line []byte, id string) {
+// checkAnswer makes lines of an answer, in all ways.
+func checkAnswer(t *testing.T, body []byte, id string, metadata []byte, status uint16) {
+	for _, form := range []Form{OpenAI, Simple} {
+		req := Request{Ref: Ref{CustomID: id, HasID: true, Line: 3, Form: form}}
+		if jsontext.Value(metadata).IsValid() {
+			req.Metadata = metadata
+		}
+		line, _, err := new(Encoder).AppendOutput([]byte("x"), &req, RequestID(batchID, 3), id, body)
+		if valid := isObject(body); (err == nil) != valid && form == OpenAI && openings(body) <= maxNesting-2 {
+			t.Fatalf("%q: %v", body, err)
+		}
+		if err == nil {
+			checkResultLine(t, line[1:], id, int64(3)*int64(1-form))
+		} else if string(line) != "x" {
+			t.Fatalf("an error left %q", line)
+		}
+		line = AppendError(nil, &req.Ref, RequestID(batchID, 3), id, Failure{Status: int(status), Body: body, Code: id, Message: id})
+		checkResultLine(t, line, id, 3)
+		ErrorSummary(line)
+	}
+}
+
+func TestDeepAnswers(t *testing.T) {
+	for depth := maxNesting - 3; depth <= maxNesting+1; depth++ {
+		checkAnswer(t, []byte(nested(depth)), "a", []byte(nested(maxNesting-1)), 400)
+	}
+}
+
+// openings bounds how deep a JSON text is nested.
+func openings(text []byte) int {
+	return bytes.Count(text, []byte("[")) + bytes.Count(text, []byte("{"))
+}
+
+func checkResultLine(t *testing.T, line []byte, id string, number int64) {
 	t.Helper()
 	if !isObject(line) || bytes.ContainsAny(line, "\r\n") {
 		t.Fatalf("not one JSON line: %q", line)
 	}
-	if got, _, ok := ReadRef(line); !ok || got != string([]rune(id)) { // what is not UTF-8 becomes U+FFFD
-		t.Fatalf("%q has id %q, want %q", line, got, id)
+	got, n, ok := ReadRef(line)
+	if !ok || got != string([]rune(id)) || n != number { // what is not UTF-8 becomes U+FFFD
+		t.Fatalf("%q has id %q, line %d, want %q, %d", line, got, n, id, number)
 	}
+}
+
+// FuzzReadRef reads what may be no result line at all.
+func FuzzReadRef(f *testing.F) {
+	for _, line := range []string{
+		`{"id":"batch_req_01k0c5c7j3e4n9q0y8m2z6t1rw_3","custom_id":"a","response":null,"error":{"code":"c","message":"m"}}`,
+		`{"custom_id":null,"line":7,"response":null,"error":null}`, `{"id":"batch_req__","custom_id":"a"}`,
+		`{"id":"batch_req_1_99999999999999999999","custom_id":1}`, `{"error":[],"response":{"status_code":"x","body":[]}}`, `{"id":"`,
+	} {
+		f.Add([]byte(line))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if _, _, ok := ReadRef(line); ok && !isObject(line) && jsontext.Value(line).Kind() != jsontext.KindBeginObject {
+			t.Fatalf("took %q for a result line", line)
+		}
+		ErrorSummary(line)
+	})
 }

@@ -1,6 +1,7 @@
 package batchfile
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"strings"
@@ -191,26 +192,82 @@ func TestDuplicateError(t *testing.T) {
 	}
 }
 
-// FuzzParser checks that what is accepted is one JSON object, and that what is not one is refused as such.
+// FuzzParser checks what is accepted against a decoder that knows nothing of the parser, and that what is no JSON object
+// is refused as such.
 func FuzzParser(f *testing.F) {
 	f.Add([]byte(`{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user"}]}}`))
 	f.Add([]byte(`{"custom_id":5,"prompt":"x","raw":true,"metadata":{"k":[1]}}`))
 	f.Add([]byte(`{"body":{"input":"x"},"body":{}}`))
 	f.Add([]byte("{\"custom\\u005fid\":\"\xff\"}"))
+	f.Add([]byte(`{"custom_id":"","prompt":"x"}`))
+	f.Add([]byte(`{"custom_id":-0,"prompt":"x"}`))
+	f.Add([]byte(`{"custom_id":1e3,"messages":[{}]}`))
+	f.Add([]byte(`{"\u0062ody":{"promp\u0074":"\ud83d\ude00"},"custom_id":"\u0000"}`))
 	var p Parser
-	f.Fuzz(func(t *testing.T, text []byte) {
-		req, err := p.Parse(text, testLine)
-		if err != nil {
-			checkLineError(t, text, err)
-			return
+	f.Fuzz(func(t *testing.T, text []byte) { checkParse(t, &p, text) })
+}
+
+func checkParse(t *testing.T, p *Parser, text []byte) {
+	t.Helper()
+	kept := bytes.Clone(text)
+	req, err := p.Parse(text, testLine)
+	if !bytes.Equal(kept, text) {
+		t.Fatalf("%q was changed to %q", kept, text)
+	}
+	if err != nil {
+		checkLineError(t, text, err)
+		return
+	}
+	if !isObject(text) || !isObject(req.Body) || req.Line != testLine || req.URL == "" {
+		t.Fatalf("accepted %q as %+v", text, req)
+	}
+	checkRequest(t, text, &req)
+}
+
+func TestParseDeepNesting(t *testing.T) {
+	for _, depth := range []int{maxNesting, maxNesting + 1} {
+		checkParse(t, new(Parser), []byte(nested(depth)))
+	}
+}
+
+// checkRequest holds an accepted line against its members.
+func checkRequest(t *testing.T, text []byte, req *Request) {
+	t.Helper()
+	var members map[string]jsontext.Value
+	if err := json.Unmarshal(text, &members); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	given := func(name string) bool { return members[name] != nil && members[name].Kind() != jsontext.KindNull }
+	want, form := text, Simple
+	if members["body"] != nil {
+		want, form = members["body"], OpenAI
+	}
+	if !bytes.Equal(req.Body, want) || req.Form != form {
+		t.Fatalf("%q: the body of the %v line is %q", text, req.Form, req.Body)
+	}
+	if given("method") && string(members["method"]) != `"POST"` || given("prompt") && given("messages") {
+		t.Fatalf("accepted %q", text)
+	}
+	id := "line-7"
+	if given("custom_id") {
+		id = string(members["custom_id"])
+		if members["custom_id"].Kind() == jsontext.KindString {
+			if err := json.Unmarshal(members["custom_id"], &id); err != nil {
+				t.Fatalf("%q: %v", text, err)
+			}
 		}
-		if !isObject(text) || !isObject(req.Body) {
-			t.Fatalf("accepted %q", text)
-		}
-		if !req.HasID || req.CustomID == "" || req.Line != testLine || req.URL == "" {
-			t.Fatalf("incomplete request %+v", req)
-		}
-	})
+	}
+	if !req.HasID || req.CustomID != id || id == "" {
+		t.Fatalf("%q has custom_id %q, want %q", text, req.CustomID, id)
+	}
+	if given("metadata") != (req.Metadata != nil) || req.Metadata != nil && !bytes.Equal(req.Metadata, members["metadata"]) {
+		t.Fatalf("%q has metadata %q", text, req.Metadata)
+	}
+}
+
+// nested is a simple line whose values lie that deep in each other.
+func nested(depth int) string {
+	return `{"prompt":"x","stop":` + strings.Repeat("[", depth-1) + strings.Repeat("]", depth-1) + `}`
 }
 
 func checkLineError(t *testing.T, text []byte, err error) {

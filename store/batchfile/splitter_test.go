@@ -126,35 +126,53 @@ func FuzzSplitter(f *testing.F) {
 	f.Add([]byte("a\r\n\n  \nb"), 3)
 	f.Add([]byte("\xEF\xBB\xBF{}\n{}"), 100)
 	f.Add([]byte("abcdefgh\nx\n"), 2)
-	f.Fuzz(func(t *testing.T, in []byte, maxLine int) {
-		maxLine = 1 + (maxLine&0xFFFF)%1000
-		lines, s, err := split(t, iotest.HalfReader(bytes.NewReader(in)), maxLine)
-		if errors.Is(err, ErrUTF16) {
-			return
+	f.Fuzz(func(t *testing.T, in []byte, maxLine int) { checkSplit(t, in, 1+(maxLine&0xFFFF)%1000) })
+}
+
+// FuzzSplitterAtBufferEnd lets the read buffer end anywhere in the fuzzed text.
+func FuzzSplitterAtBufferEnd(f *testing.F) {
+	f.Add([]byte("a\r\nb\n"), byte('x'), uint8(2), true)
+	f.Add([]byte("a\r\nb\n"), byte(' '), uint8(1), false)
+	f.Add([]byte("\r\n\n"), byte('\n'), uint8(1), false)
+	f.Add([]byte("\xEF\xBB\xBF\n"), byte('\r'), uint8(4), true)
+	f.Fuzz(func(t *testing.T, in []byte, before byte, at uint8, long bool) {
+		pad := bytes.Repeat([]byte{before}, max(0, readBuffer-int(at)))
+		maxLine := 10
+		if long {
+			maxLine = 2 * readBuffer
 		}
-		if err != io.EOF {
-			t.Fatal(err)
-		}
-		end, number := int64(0), int64(0)
-		for _, l := range lines {
-			gap := in[end:l.Offset]
-			if !isBlank(bytes.TrimPrefix(gap, []byte("\xEF\xBB\xBF"))) {
-				t.Fatalf("skipped %q", gap)
-			}
-			if number += int64(bytes.Count(gap, []byte("\n"))); l.Number != number+1 {
-				t.Fatalf("line %d, want %d", l.Number, number+1)
-			}
-			text := in[l.Offset : l.Offset+l.Length]
-			if l.TooLong != (len(text) > maxLine) || !l.TooLong && !bytes.Equal(l.Text, text) || !bytes.HasPrefix(text, l.Head) {
-				t.Fatalf("line %+v does not match %q", l, text)
-			}
-			end = l.Offset + l.Length
-		}
-		if !isBlank(bytes.TrimPrefix(in[end:], []byte("\xEF\xBB\xBF"))) {
-			t.Fatalf("left %q", in[end:])
-		}
-		if s.Offset() != int64(len(in)) || s.EndsWithNewline() != bytes.HasSuffix(in, []byte("\n")) {
-			t.Fatalf("Offset %d, EndsWithNewline %v", s.Offset(), s.EndsWithNewline())
-		}
+		checkSplit(t, append(pad, in...), maxLine)
 	})
+}
+
+// checkSplit splits a text, and puts it together again.
+func checkSplit(t *testing.T, in []byte, maxLine int) {
+	lines, s, err := split(t, iotest.HalfReader(bytes.NewReader(in)), maxLine)
+	if errors.Is(err, ErrUTF16) {
+		return
+	}
+	if err != io.EOF {
+		t.Fatal(err)
+	}
+	end, number := int64(0), int64(0)
+	for _, l := range lines {
+		gap := in[end:l.Offset]
+		if !isBlank(bytes.TrimPrefix(gap, []byte("\xEF\xBB\xBF"))) {
+			t.Fatalf("skipped %.99q", gap)
+		}
+		if number += int64(bytes.Count(gap, []byte("\n"))); l.Number != number+1 {
+			t.Fatalf("line %d, want %d", l.Number, number+1)
+		}
+		text := in[l.Offset : l.Offset+l.Length]
+		if l.TooLong != (len(text) > maxLine) || !l.TooLong && !bytes.Equal(l.Text, text) || !bytes.HasPrefix(text, l.Head) {
+			t.Fatalf("line %d of %d bytes does not match %.99q", l.Number, l.Length, text)
+		}
+		end = l.Offset + l.Length
+	}
+	if !isBlank(bytes.TrimPrefix(in[end:], []byte("\xEF\xBB\xBF"))) {
+		t.Fatalf("left %.99q", in[end:])
+	}
+	if s.Offset() != int64(len(in)) || s.EndsWithNewline() != bytes.HasSuffix(in, []byte("\n")) {
+		t.Fatalf("Offset %d, EndsWithNewline %v", s.Offset(), s.EndsWithNewline())
+	}
 }

@@ -23,7 +23,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 for target in "${targets[@]}"; do
   read -r pkg name <<<"$target"
-  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$each" "$pkg" >"$log" 2>&1; then result=ok; else result=FAILED; fi
+  if go test -run '^$' -fuzz "^$name\$" -fuzztime "$each" -fuzzminimizetime 1s "$pkg" >"$log" 2>&1; then result=ok; else result=FAILED; fi
   last=$(grep -E '^fuzz: elapsed: .* execs: ' "$log" | tail -1)
   execs=$(sed -nE 's/.* execs: ([0-9]+) .*/\1/p' <<<"$last")
   new=$(sed -nE 's/.*new interesting: ([0-9]+).*/\1/p' <<<"$last")
