@@ -24,6 +24,9 @@ func (p *Parser) Parse(text []byte, number int64) (Request, error) {
 	ref, fault := env.ref(number)
 	var req Request
 	if fault == nil {
+		fault = checkDepth(text)
+	}
+	if fault == nil {
 		req, fault = env.request()
 	}
 	if fault != nil {

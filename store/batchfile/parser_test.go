@@ -225,9 +225,26 @@ func checkParse(t *testing.T, p *Parser, text []byte) {
 }
 
 func TestParseDeepNesting(t *testing.T) {
-	for _, depth := range []int{maxNesting, maxNesting + 1} {
-		checkParse(t, new(Parser), []byte(nested(depth)))
+	brackets := `"` + strings.Repeat(`[\\\"{`, maxDepth) + `"`
+	for _, test := range []struct {
+		name, in string
+		column   int // of the fault; 0: none
+	}{
+		{"as deep as may be", nested(maxDepth), 0},
+		{"too deep", nested(maxDepth + 1), len(`{"prompt":"x","stop":`) + maxDepth},
+		{"brackets in strings", `{"prompt":` + brackets + `,` + brackets + `:1}`, 0},
+		{"many beside each other", `{"prompt":"x","stop":[` + strings.Repeat("[],{},", maxDepth) + `[]]}`, 0},
+		{"as deep as JSON is read", nested(maxNesting), len(`{"prompt":"x","stop":`) + maxDepth},
+	} {
+		checkParse(t, new(Parser), []byte(test.in))
+		_, err := new(Parser).Parse([]byte(test.in), testLine)
+		if fault, _ := errors.AsType[*LineError](err); (fault == nil) != (test.column == 0) {
+			t.Errorf("%s: %v", test.name, err)
+		} else if fault != nil && (fault.Code != CodeInvalidRequest || fault.Column != test.column) {
+			t.Errorf("%s: %s at %d, want column %d", test.name, fault.Code, fault.Column, test.column)
+		}
 	}
+	checkParse(t, new(Parser), []byte(nested(maxNesting+1)))
 }
 
 // checkRequest holds an accepted line against its members.

@@ -1,6 +1,7 @@
 package batchfile
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"unicode"
@@ -34,6 +35,34 @@ func (e *envelope) openAIRequest() (Request, *LineError) {
 		return Request{}, invalid(e.body, "the body of a request to %s needs %s", url, needs(url))
 	}
 	return Request{URL: url, Body: e.body.raw, Model: unquote(e.inBody[model].raw)}, nil
+}
+
+// maxDepth is how deep the values of a line may lie in each other. Python's readers, the worker's among them, give up at
+// about 1,000 levels, and the worker with the message that holds such a body.
+const maxDepth = 500
+
+// checkDepth refuses a line, which is valid JSON, at the value that lies too deep.
+func checkDepth(text []byte) *LineError {
+	if bytes.Count(text, []byte{'['})+bytes.Count(text, []byte{'{'}) <= maxDepth {
+		return nil
+	}
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case quoted:
+		case c == '[', c == '{':
+			if depth++; depth > maxDepth {
+				return invalid(value{raw: text[i:], at: i}, "nested more than %d levels deep", maxDepth)
+			}
+		case c == ']', c == '}':
+			depth--
+		}
+	}
+	return nil
 }
 
 // checkBody refuses lines that mix the forms, and bodies that are none.

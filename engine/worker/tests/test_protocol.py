@@ -31,6 +31,13 @@ def test_a_body_that_cannot_be_decoded_does_not_touch_its_message():
         decode_body(message.body)
 
 
+def test_the_deepest_body_that_the_daemon_sends():
+    deep = b'{"stop":' + b"[" * 499 + b"]" * 499 + b"}"  # store/batchfile: maxDepth
+    message = decode(b'{"type":"request","key":1,"form":"simple","body":%s}' % deep)
+    assert bytes(message.body) == deep
+    assert decode_body(message.body)["stop"] != []
+
+
 def test_messages_are_lines_without_what_is_none():
     line = encode("fatal", cause="internal", hint=None, message="two\nlines")
     assert line.endswith(b"}\n")
