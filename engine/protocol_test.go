@@ -52,8 +52,15 @@ func FuzzParseMessage(f *testing.F) {
 	f.Add([]byte(`{"type":"result","key":7,"status":200,"body":{"a":",\"body\":"}}`))
 	f.Add([]byte(`{"type":"error","key":7,"status":400,"body":{}, "body":1}`))
 	f.Add([]byte(`{"type":"hello","protocol":1,"tested":false}`))
+	f.Add([]byte(`{"type":"result","key":18446744073709551616,"status":65536,"body":{}}`))
+	f.Add([]byte(`{"type":"result","key":7,"status":200,"body":}`))
+	f.Add([]byte(`{"type":"later","key":{}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		got, err := parseMessage(bytes.Clone(line))
+		kept := bytes.Clone(line)
+		got, err := parseMessage(line)
+		if !bytes.Equal(kept, line) {
+			t.Fatalf("%q was changed to %q", kept, line)
+		}
 		var want message
 		if decodeErr := json.Unmarshal(line, &want); decodeErr != nil || err != nil || want.Type == typeGarbage {
 			return
