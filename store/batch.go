@@ -40,10 +40,33 @@ func (s *Store) OpenBatch(id string) (*Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.recover(); err != nil {
+	err = b.checkSnapshot()
+	if err == nil {
+		err = b.recover()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("recover batch %s: %w", id, err), b.Close())
 	}
 	return b, nil
+}
+
+// checkSnapshot refuses a snapshot or a line index that lost a part, before any of it runs.
+func (b *Batch) checkSnapshot() error {
+	if err := checkSize(b.snapshot.input, b.Meta.Input.Snapshot); err != nil {
+		return fmt.Errorf("snapshot %w", err)
+	}
+	if err := checkSize(b.snapshot.index, int64(b.Meta.Requests)*rowSize); err != nil {
+		return fmt.Errorf("line index %w", err)
+	}
+	return nil
+}
+
+func checkSize(f durable.File, want int64) error {
+	st, err := f.Stat()
+	if err == nil && st.Size() != want {
+		err = fmt.Errorf("is %d bytes long, not %d", st.Size(), want)
+	}
+	return err
 }
 
 func (s *Store) openBatch(id string, mode int) (_ *Batch, err error) {
@@ -59,6 +82,9 @@ func (s *Store) openBatch(id string, mode int) (_ *Batch, err error) {
 	}
 	b.begun = b.Record.InProgressAt
 	if b.Meta, err = readMeta(s.fs, b.dir); err != nil {
+		return nil, err
+	}
+	if err = b.Meta.check(b.Record); err != nil {
 		return nil, err
 	}
 	p, err := s.checkpoint(id)
@@ -163,7 +189,7 @@ func (b *Batch) row(seq uint32) (row, error) {
 	}
 	size := b.Meta.Input.Snapshot
 	fits := w.offset >= 0 && w.offset <= size && int64(w.length) <= size-w.offset
-	if !fits || (int64(w.length) > b.Meta.MaxLine) != (w.flags&rowTooLong != 0) {
+	if !fits || !w.plausible() || (int64(w.length) > b.Meta.MaxLine) != (w.flags&rowTooLong != 0) {
 		return row{}, fmt.Errorf("read line index %s: the row of request %d is damaged", b.snapshot.index.Name(), seq)
 	}
 	return w, nil

@@ -42,6 +42,13 @@ func (r row) append(dst []byte) []byte {
 	return binary.LittleEndian.AppendUint32(dst, r.first)
 }
 
+// plausible reports whether a row can be one: no request is on a blank line, nor before the first.
+func (r row) plausible() bool {
+	const known = rowInvalid | rowDuplicate | rowTooLong
+	isDuplicate := r.flags&rowDuplicate != 0
+	return r.length > 0 && r.line > 0 && r.flags&^known == 0 && isDuplicate == (r.first > 0) && r.first < r.line
+}
+
 func parseRow(b []byte) row {
 	return row{
 		offset: int64(binary.LittleEndian.Uint64(b)), length: binary.LittleEndian.Uint32(b[8:]),

@@ -104,7 +104,10 @@ func ValidID(s string) bool {
 	return err == nil
 }
 
-const metaFile = "meta.json"
+const (
+	metaFile   = "meta.json"
+	metaSchema = 1
+)
 
 func writeMeta(fsys durable.FS, dir string, m *Meta) error {
 	b, err := json.Marshal(m)
@@ -124,6 +127,19 @@ func readMeta(fsys durable.FS, dir string) (*Meta, error) {
 		return nil, fmt.Errorf("read meta %s: %w", dir, err)
 	}
 	return m, nil
+}
+
+// check refuses a meta that is damaged, or another batch's: it must say what the record says.
+func (m *Meta) check(r *Record) error {
+	switch {
+	case m.Schema != metaSchema:
+		return fmt.Errorf("read meta of %s: schema %d is not %d", r.ID, m.Schema, metaSchema)
+	case m.ID != r.ID || m.Name != r.Name || m.Queue != r.Queue || m.Input != r.Input || m.Requests != r.Requests:
+		return fmt.Errorf("read meta of %s: it does not say what the batch's record says", r.ID)
+	case m.MaxLine < 1 || m.Defaults != nil && m.Defaults.Kind() != jsontext.KindBeginObject:
+		return fmt.Errorf("read meta of %s: damaged", r.ID)
+	}
+	return nil
 }
 
 func newRecord(m *Meta) *Record {

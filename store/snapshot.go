@@ -52,7 +52,7 @@ func takeSnapshot(ctx context.Context, fsys durable.FS, dir string, a Admission)
 		return nil, err
 	}
 	snap := &snapshot{fs: fsys, admission: a, meta: &Meta{
-		Schema: 1, ID: a.ID, Queue: a.Queue, CreatedAt: now(), Defaults: defaults, MaxLine: a.MaxLine, Metadata: a.Metadata,
+		Schema: metaSchema, ID: a.ID, Queue: a.Queue, CreatedAt: now(), Defaults: defaults, MaxLine: a.MaxLine, Metadata: a.Metadata,
 		Input: Input{Name: name, Compression: compression, Bytes: before.Size(), ModTime: before.ModTime().UnixNano()},
 	}}
 	if err := snap.take(ctx, dir, src, compression); err != nil {
