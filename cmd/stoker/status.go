@@ -189,6 +189,9 @@ func writeRunning(w io.Writer, s *dispatch.Snapshot) {
 	if len(s.Waiting) > 0 {
 		fmt.Fprintf(w, "queued   %d accepted batches wait for others to end\n", len(s.Waiting))
 	}
+	for _, u := range s.Unreadable {
+		fmt.Fprintf(w, "damaged  %s: %s\n", u.ID, u.Reason)
+	}
 }
 
 func runningText(r *dispatch.Running) string {

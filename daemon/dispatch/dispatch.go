@@ -5,6 +5,7 @@ package dispatch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -104,6 +105,7 @@ type run struct {
 	turn     uint64       // when it was last served
 	dirty    bool         // has records that no commit covers
 	ended    bool         // Next has no more requests
+	damage   error        // why its lines cannot be read
 	meter    meter
 }
 
@@ -269,13 +271,12 @@ func (d *Dispatcher) admit(r *store.Record) error {
 // open opens a batch. One that cannot be read costs itself: it stays as it is, and the next start tries again.
 func (d *Dispatcher) open(id string) error {
 	b, err := d.o.Store.OpenBatch(id)
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+	if passes(err) {
 		d.waiting = append([]string{id}, d.waiting...) // that passes
 		return nil
 	}
 	if err != nil {
-		d.o.Logger.Error().Err(err).Str("batch", id).Msg("batch cannot be opened; leaving it out")
-		d.unreadable = append(d.unreadable, Unreadable{ID: id, Reason: err.Error()})
+		d.unreadableBatch(id, err)
 		return nil
 	}
 	log := d.o.Logger.Info().Str("batch", id).Str("name", b.Meta.Name.String()).Uint32("requests", b.Meta.Requests)
@@ -285,6 +286,18 @@ func (d *Dispatcher) open(id string) error {
 	}
 	log.Msg("batch is open")
 	return d.add(b)
+}
+
+// passes reports whether an error tells of a want that others end, not of a damaged batch.
+func passes(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOSPC, unix.EDQUOT}, func(want error) bool {
+		return errors.Is(err, want)
+	})
+}
+
+func (d *Dispatcher) unreadableBatch(id string, err error) {
+	d.o.Logger.Error().Err(err).Str("batch", id).Msg("batch cannot be read; leaving it out")
+	d.unreadable = append(d.unreadable, Unreadable{ID: id, Reason: err.Error()})
 }
 
 func (d *Dispatcher) add(b *store.Batch) error {

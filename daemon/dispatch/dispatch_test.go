@@ -250,6 +250,56 @@ func TestUnreadableBatch(t *testing.T) {
 	})
 }
 
+// A line that cannot be read costs its batch, not the daemon: what the engine holds of it is recorded, and the others
+// go on. Once the file is whole again, so does this one.
+func TestUnreadableLine(t *testing.T) {
+	const rowSize = 24
+	for name, line := range map[string]string{"a request": `{"prompt":"bad"}`, "a line of a refused file": "no JSON"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.stop() // so that nothing runs yet
+				bad := r.admit("bad", line, line+" ", line+"  ")
+				index := filepath.Join(r.store.Dir(), "batches", bad, "input.idx")
+				whole, err := os.ReadFile(index)
+				if err != nil {
+					t.Fatal(err)
+				}
+				damaged := slices.Concat(whole[:rowSize], make([]byte, rowSize), whole[2*rowSize:])
+				if err := os.WriteFile(index, damaged, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				r.restart()
+				good := r.admit("good", prompts("good", 5)...)
+				r.ready(2)
+				for len(r.held()) > 0 {
+					r.answer(r.held()...)
+				}
+				r.tick()
+				if completed, _ := r.records(good); completed != 5 {
+					t.Errorf("%d completed, want 5", completed)
+				}
+				s := r.feed.Snapshot()
+				if len(s.Unreadable) != 1 || s.Unreadable[0].ID != bad || len(s.Running) != 1 || s.Running[0].Reason != "damaged" {
+					t.Errorf("status is %+v", s)
+				}
+				if err := os.WriteFile(index, whole, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				r.restart()
+				r.ready(2)
+				for len(r.held()) > 0 {
+					r.answer(r.held()...)
+				}
+				r.tick()
+				if completed, failed := r.records(bad); completed+failed != 3 {
+					t.Errorf("%d requests have a record, want 3", completed+failed)
+				}
+			})
+		})
+	}
+}
+
 // Whatever the engine does, every request has exactly one record in the end.
 func TestEveryRequestOnce(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

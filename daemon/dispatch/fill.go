@@ -77,7 +77,7 @@ func portion(ready []*run, free int) (k, n int) {
 func (d *Dispatcher) ready() []*run {
 	var ready []*run
 	for _, r := range d.runs {
-		if !r.ended && r.batch.Meta.Refused == nil && !r.foreignModel(d.capacity.Model) {
+		if !r.ended && r.damage == nil && r.batch.Meta.Refused == nil && !r.foreignModel(d.capacity.Model) {
 			ready = append(ready, r)
 		}
 	}
@@ -132,9 +132,17 @@ func (d *Dispatcher) nextFlight(r *run) (*flight, bool, error) {
 		return nil, true, d.recordFailure(r, seq, &bad.Ref, batchfile.Failure{Code: bad.Code, Message: bad.Message})
 	}
 	if err != nil {
-		return nil, false, err
+		d.setAside(r, err)
+		return nil, false, nil
 	}
 	return newFlight(r, seq, req), true, nil
+}
+
+// setAside leaves out a batch whose lines cannot be read: it costs itself. What the engine holds of it is recorded, and
+// the next start tries again.
+func (d *Dispatcher) setAside(r *run, err error) {
+	r.damage = err
+	d.unreadableBatch(r.id, err)
 }
 
 // newFlight copies what the request aliases: the snapshot's buffer is overwritten by the next line.
@@ -171,12 +179,12 @@ func (d *Dispatcher) land(key engine.Key) *flight {
 func (d *Dispatcher) refuseAll() error {
 	for _, r := range d.runs {
 		refused := r.batch.Meta.Refused
-		if refused == nil || r.ended {
+		if refused == nil || r.ended || r.damage != nil {
 			continue
 		}
 		for range maxRound {
 			seq, ok := r.batch.Next()
-			if !ok {
+			if !ok || r.damage != nil {
 				r.ended = true
 				break
 			}
@@ -197,7 +205,8 @@ func (d *Dispatcher) refuse(r *run, seq uint32, refused *store.Refusal) error {
 	if errors.As(err, &bad) {
 		ref, failure.Code, failure.Message = bad.Ref, bad.Code, bad.Message
 	} else if err != nil {
-		return err
+		d.setAside(r, err)
+		return nil
 	}
 	return d.recordFailure(r, seq, &ref, failure)
 }

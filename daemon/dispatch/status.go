@@ -73,7 +73,10 @@ func (d *Dispatcher) describe(r *run) Running {
 	if v.Rate > 0 {
 		v.ETASeconds = float64(m.Requests-p.Records()) / v.Rate
 	}
-	if r.foreignModel(d.capacity.Model) {
+	switch {
+	case r.damage != nil:
+		v.Reason = "damaged"
+	case r.foreignModel(d.capacity.Model):
 		v.Reason = "model_changed"
 	}
 	return v
