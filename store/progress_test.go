@@ -1,9 +1,7 @@
 package store
 
 import (
-	"encoding/binary"
 	"errors"
-	"hash/crc32"
 	"reflect"
 	"testing"
 
@@ -138,17 +136,4 @@ func TestDamagedProgress(t *testing.T) {
 			t.Errorf("cut at %d: %v", at, err)
 		}
 	}
-}
-
-// FuzzDecodeProgress gives the decoder values whose checksum is right.
-func FuzzDecodeProgress(f *testing.F) {
-	f.Add((&Progress{Offset: 8, redo: []uint32{1}}).encode()[:10])
-	f.Add([]byte{progressVersion, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
-	f.Fuzz(func(t *testing.T, body []byte) {
-		p, err := decodeProgress(binary.LittleEndian.AppendUint32(body, crc32.Checksum(body, crcTable)))
-		if err == nil {
-			p.Has(0)
-			p.Watermark()
-		}
-	})
 }
