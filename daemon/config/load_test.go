@@ -254,7 +254,8 @@ func TestEffectiveDefaults(t *testing.T) {
 	}
 }
 
-// FuzzLoad holds that no document, and no value of a variable, makes Load panic, and that what it accepts can be shown.
+// FuzzLoad holds that no document, and no value of a variable, makes Load panic, that every error says where it is, and
+// that what is accepted can be shown.
 func FuzzLoad(f *testing.F) {
 	files, err := filepath.Glob("testdata/invalid/*.toml")
 	if err != nil {
@@ -265,17 +266,18 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(document, "1")
+		f.Add(document, "STOKER_DEFAULTS", "1")
 	}
-	f.Add([]byte("engine.args.'a b' = [{ x = 1 }]\nqueue.q.defaults = {}"), "{ a = '''b''' }")
-	f.Fuzz(func(t *testing.T, document []byte, value string) {
-		loaded, err := load("/c/config.toml", document, Options{}, map[string]string{
-			"STOKER_ENGINE__ARGS__X": value, "STOKER_DEFAULTS": value, "HOME": "/h",
-		})
+	f.Add([]byte("engine.args.'a b' = [{ x = 1 }]\nqueue.q.defaults = {}"), "STOKER_ENGINE__ARGS__X", "{ a = '''b''' }")
+	f.Add([]byte("[[engine]]\n[engine.args]\n"), "STOKER_ENGINE", "[]")
+	f.Add([]byte("engine = 1\n\"\" = 2\nqueue.'a.b' = {defaults = {stream = 1}}"), "STOKER_QUEUE__A__DEFAULTS__MODEL", "x")
+	f.Add([]byte(""), "STOKER_INBOX__SETTLE", "\"-1s\"")
+	f.Add([]byte("paths.state = '/x'\npaths.inbox = '/x'"), "STOKER__", "")
+	f.Fuzz(func(t *testing.T, document []byte, name, value string) {
+		environ := map[string]string{name: value, "HOME": "/h"}
+		loaded, err := load("/c/config.toml", document, Options{}, environ)
 		if err != nil {
-			if !errors.Is(err, ErrInvalid) || len(All(err)) == 0 {
-				t.Fatalf("not an error of the configuration: %v", err)
-			}
+			checkErrors(t, err, name)
 			return
 		}
 		var shown strings.Builder
@@ -291,4 +293,20 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("what was shown loads differently (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// checkErrors holds that each error is one of the configuration, and says where it is.
+func checkErrors(t *testing.T, err error, variable string) {
+	t.Helper()
+	if !errors.Is(err, ErrInvalid) || len(All(err)) == 0 {
+		t.Fatalf("not an error of the configuration: %v", err)
+	}
+	for _, e := range All(err) {
+		inFile := e.File != "" && e.Line > 0 && e.Column > 0
+		inEnvironment := e.File == "" && strings.Contains(e.Source, variable)
+		unset := e.File == "" && e.Source == "" && e.Key != "" // a default that does not do, or goes not with what is set
+		if e.Message == "" || !inFile && !inEnvironment && !unset {
+			t.Fatalf("%+v does not say where it is", e)
+		}
+	}
 }

@@ -97,6 +97,48 @@ func roundTrip[T comparable, P interface {
 	}
 }
 
+// FuzzUnits reads any text: what is taken can be written, and then means the same.
+func FuzzUnits(f *testing.F) {
+	for _, text := range []string{"auto", "0s", "1d12h", "1.5h", "106751d24h", "-1ns", "16MiB", "512 kb", "9999999999TiB", "0664", "0o7", "٣s", "1d-0s"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		readAgain[Duration](t, text)
+		readAgain[AutoDuration](t, text)
+		readAgain[Size](t, text)
+		readAgain[Mode](t, text)
+		var d Duration
+		if d.UnmarshalText([]byte(text)) == nil && d < 0 {
+			t.Fatalf("%q is %v", text, d)
+		}
+		var s Size
+		if s.UnmarshalText([]byte(text)) == nil && s < 0 {
+			t.Fatalf("%q is %v", text, s)
+		}
+	})
+}
+
+func readAgain[T comparable, P interface {
+	*T
+	encoding.TextUnmarshaler
+	encoding.TextMarshaler
+}](t *testing.T, text string) {
+	var first, second T
+	if err := P(&first).UnmarshalText([]byte(text)); err != nil {
+		if err.Error() == "" {
+			t.Fatalf("%q is refused without a word", text)
+		}
+		return
+	}
+	written, err := P(&first).MarshalText()
+	if err == nil {
+		err = P(&second).UnmarshalText(written)
+	}
+	if err != nil || first != second {
+		t.Fatalf("%q is read as %v, written as %q and read as %v: %v", text, first, written, second, err)
+	}
+}
+
 func TestWordsAreTheirOwnText(t *testing.T) {
 	var c Config
 	for _, w := range []interface {

@@ -56,10 +56,21 @@ func spillTo(dir string) func() (File, error) {
 	return func() (File, error) { return durable.Local{}.Scratch(dir) }
 }
 
-// Chunks are so small that most runs spill, and hashes so poor that different keys collide.
 func TestFindsWhatAMapFinds(t *testing.T) {
 	dir := t.TempDir()
-	rapid.Check(t, func(t *rapid.T) {
+	rapid.Check(t, againstAMap(dir))
+	checkEmpty(t, dir)
+}
+
+func FuzzFindsWhatAMapFinds(f *testing.F) {
+	dir := f.TempDir()
+	f.Fuzz(rapid.MakeFuzz(againstAMap(dir)))
+}
+
+// againstAMap holds a Finder against a map. Chunks are so small that most runs spill, and hashes so poor that different
+// keys collide.
+func againstAMap(dir string) func(*rapid.T) {
+	return func(t *rapid.T) {
 		keys := rapid.SliceOf(rapid.StringMatching(`[a-d]{0,3}`)).Draw(t, "keys")
 		chunk := rapid.IntRange(1, 20).Draw(t, "chunk")
 		buckets := rapid.Uint64Range(1, 100).Draw(t, "buckets")
@@ -69,8 +80,7 @@ func TestFindsWhatAMapFinds(t *testing.T) {
 		if diff := cmp.Diff(wanted(keys), got); diff != "" {
 			t.Fatalf("duplicates (-want +got):\n%s", diff)
 		}
-	})
-	checkEmpty(t, dir)
+	}
 }
 
 func TestManyRuns(t *testing.T) {
