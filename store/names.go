@@ -48,10 +48,10 @@ const (
 	Zstd  Compression = "zstd"
 )
 
-// maxName is the longest file name of common filesystems, in bytes; longestSuffix what stoker appends at most.
+// maxName is the longest file name of common filesystems, in bytes; LongestSuffix what stoker appends at most.
 const (
 	maxName       = 255
-	longestSuffix = len("~9999.duplicate.json")
+	LongestSuffix = len("~9999.duplicate.json")
 )
 
 // SplitInputName tells a batch file's name from its suffixes: "x.jsonl.gz" is "x", gzip. ok is false for a name that no
@@ -69,7 +69,7 @@ func SplitInputName(name string) (stem string, c Compression, ok bool) {
 	if stem == "" {
 		return "", Plain, false
 	}
-	return CutName(stem, longestSuffix), c, true
+	return CutName(stem, LongestSuffix), c, true
 }
 
 // CutName cuts a stem, at a character boundary, so that this many bytes fit behind it in a file's name.

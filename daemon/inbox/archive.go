@@ -142,13 +142,15 @@ func (in *Inbox) copied(from string) (string, error) {
 	return string(to), err
 }
 
+// numbered is a name for the nth file of the same name. It leaves room for the suffix of a note, which would be cut
+// before the number else.
 func numbered(name string, n int) string {
 	if n == 1 {
 		return name
 	}
 	stem, suffix := splitName(name)
-	suffix = "~" + strconv.Itoa(n) + suffix
-	return store.CutName(stem, len(suffix)) + suffix
+	number := "~" + strconv.Itoa(n)
+	return store.CutName(stem, len(number)+max(len(suffix), store.LongestSuffix)) + number + suffix
 }
 
 // setAside is how far a duplicate is on its way out.
