@@ -32,6 +32,21 @@ func TestDuplicatesWithLongNames(t *testing.T) {
 	})
 }
 
+// Whoever may write below the inbox cannot have results written elsewhere by what he puts beside a claim.
+func TestClaimOfNoQueue(t *testing.T) {
+	bubble(t, func(r *rig) {
+		root := filepath.Join(".processing", r.store.Instance())
+		for _, queue := range []string{"..", "../../elsewhere", "q/r", ".hidden", "\xff", "q\x00"} {
+			id := store.NewID()
+			r.write(filepath.Join(root, id, "x.jsonl"), line)
+			r.write(filepath.Join(root, id, queueFile), queue)
+		}
+		r.run()
+		r.pass(time.Minute)
+		r.want()
+	})
+}
+
 // FuzzNumbered holds that a file that is moved aside finds a name: one that fits, is another for each number, as its
 // note's is, and is that of a batch file still.
 func FuzzNumbered(f *testing.F) {

@@ -2,6 +2,7 @@ package inbox
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -88,6 +89,9 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	queue, err := durable.ReadFile(in.o.FS, filepath.Join(dir, queueFile))
 	if ignoreMissing(err) != nil {
 		return nil, err
+	}
+	if q := string(queue); q != "" && (!IsQueue(q) || strings.ContainsAny(q, "/\x00")) {
+		return nil, fmt.Errorf("%q is no name of a queue", queue)
 	}
 	return &claim{
 		id: id, queue: string(queue), name: store.FileName(st.Name()), since: time.Now(), print: fingerprintOf(st),
