@@ -140,7 +140,7 @@ func batchObject(b *store.Batch, pub *store.Publication, totals *store.Totals) (
 		o.Errors = refusal(m.Refused)
 	} else {
 		o.InProgressAt, o.CompletedAt = seconds(r.InProgressAt), o.FinalizingAt
-		o.Stoker.Seconds = float64(r.FinalizingAt-r.InProgressAt) / 1000
+		o.Stoker.Seconds = float64(max(0, r.FinalizingAt-r.InProgressAt)) / 1000 // clocks are set back
 	}
 	if s := o.Stoker.Seconds; s > 0 {
 		o.Stoker.TokensPerSecond = float64(totals.CompletionTokens) / s
