@@ -70,11 +70,16 @@ func (s *Store) Admit(ctx context.Context, a Admission) (*Record, error) {
 	}
 	r, err := s.admit(ctx, dir, a)
 	if err != nil {
-		s.fs.RemoveAll(dir)
+		if !errors.Is(err, errCommit) { // after which the record may be on the disk all the same: it needs its folder
+			s.fs.RemoveAll(dir)
+		}
 		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
 	}
 	return r, nil
 }
+
+// errCommit means that a commit failed, and that nobody knows how far it came.
+var errCommit = errors.New("commit")
 
 func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, error) {
 	m, err := takeSnapshot(ctx, s.fs, dir, a)
@@ -128,8 +133,11 @@ func (s *Store) accept(m *Meta) (*Record, error) {
 		}
 		return putRecord(tx, r)
 	})
+	if _, duplicate := errors.AsType[*Duplicate](err); duplicate {
+		return nil, err
+	}
 	if err != nil {
-		return nil, fmt.Errorf("commit: %w", err)
+		return nil, fmt.Errorf("%w: %w", errCommit, err)
 	}
 	faults.Crash("admit.accepted")
 	return r, nil

@@ -256,6 +256,27 @@ func TestAdmissionIsIdempotent(t *testing.T) {
 	must(t, b.Close())
 }
 
+// A commit that fails may have reached the disk: its batch's folder stays, so that a new start finds it whole.
+func TestFailedCommitKeepsTheFolder(t *testing.T) {
+	w := openWorld(t)
+	a := w.drop("x.jsonl", lines(3))
+	a.NameTaken = func(string, FileName) (bool, error) { return false, w.db.Close() }
+	if _, err := w.Admit(context.Background(), a); !errors.Is(err, errCommit) {
+		t.Fatalf("admitted without a database: %v", err)
+	}
+	if _, err := readMeta(w.fs, w.batchDir(a.ID)); err != nil {
+		t.Error(err)
+	}
+	s, err := Open(w.Dir())
+	must(t, err)
+	w.Store = s
+	a.NameTaken = w.nameTaken
+	if r := w.admit(a); r.Name != "x" {
+		t.Errorf("admitted as %q", r.Name)
+	}
+	w.finish(a.ID, life{})
+}
+
 func TestDuplicateFiles(t *testing.T) {
 	w := openWorld(t)
 	first := w.admit(w.drop("x.jsonl", lines(2)))
