@@ -26,8 +26,8 @@ const (
 	headerSize  = 32
 	magic0      = 'S'
 	magic1      = 'J'
-	// maxPayload bounds what a damaged length field can make a reader allocate.
-	maxPayload = 1 << 30
+	// MaxPayload is how many bytes a frame holds. It bounds what a damaged length field can make a reader allocate.
+	MaxPayload = 1 << 30
 )
 
 // Kind says what a frame records.
@@ -87,7 +87,7 @@ func parseHeader(h []byte) (f Frame, length, crc uint32, ok bool) {
 		CompletionTokens: binary.LittleEndian.Uint32(h[20:]),
 	}
 	length, crc = binary.LittleEndian.Uint32(h[12:]), binary.LittleEndian.Uint32(h[28:])
-	ok = h[0] == magic0 && h[1] == magic1 && f.Kind >= KindOutput && f.Kind <= KindHanded && length <= maxPayload
+	ok = h[0] == magic0 && h[1] == magic1 && f.Kind >= KindOutput && f.Kind <= KindHanded && length <= MaxPayload
 	return f, length, crc, ok
 }
 
@@ -304,8 +304,8 @@ func (j *journal) mendHead() error {
 }
 
 func (j *journal) append(f Frame) error {
-	if len(f.Payload) > maxPayload {
-		return fmt.Errorf("append frame of request %d: %d bytes are more than a frame holds (%d)", f.Seq, len(f.Payload), maxPayload)
+	if len(f.Payload) > MaxPayload {
+		return fmt.Errorf("append frame of request %d: %d bytes are more than a frame holds (%d)", f.Seq, len(f.Payload), MaxPayload)
 	}
 	j.buf = appendFrame(j.buf, f)
 	if len(j.buf) >= flushAt {

@@ -66,6 +66,7 @@ type Dispatcher struct {
 	flightBytes int
 	flightLimit int // of flightBytes; one request may exceed it
 	openLimit   int // of runs
+	lineLimit   int // bytes of a result line
 	nextKey     engine.Key
 	turns       uint64
 	isolation   isolation
@@ -124,7 +125,7 @@ func New(o Options) *Dispatcher {
 	return &Dispatcher{
 		o: o, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
 		drain: make(chan time.Duration, 2), done: make(chan struct{}), committed: make(chan commitResult, 1),
-		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: maxOpen,
+		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: maxOpen, lineLimit: store.MaxPayload,
 	}
 }
 

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -82,6 +83,33 @@ func TestOddAnswers(t *testing.T) {
 		for i, want := range []string{"too long", "cannot be read", "cannot be read", "status 0", "invalid_json"} {
 			if got := r.errorLines(id)[i]; !strings.Contains(got, want) {
 				t.Errorf("error %d is %s, want %s in it", i, got, want)
+			}
+		}
+	})
+}
+
+// What is too long for the journal costs its request, not the daemon, which would meet it again in its next life.
+func TestAnswersTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.feed.calls <- func() { r.feed.lineLimit = 400 }
+		id := r.admit("x", `{"prompt":"a"}`, `{"prompt":"b"}`, `{"prompt":"c","metadata":"`+strings.Repeat("m", 500)+`"}`)
+		r.ready(3)
+		keys := r.held()
+		r.drop(keys)
+		long := strings.Repeat("x", 500)
+		r.send(engine.Answers{
+			{Key: keys[0], Status: 200, Body: fmt.Appendf(nil, `{"choices":[{"text":%q}]}`, long)},
+			{Key: keys[1], Status: 400, Body: fmt.Appendf(nil, `{"error":{"message":%q}}`, long)},
+			good(keys[2]),
+		})
+		r.tick()
+		if _, failed := r.records(id); failed != 3 {
+			t.Errorf("%d failed, want 3", failed)
+		}
+		for _, line := range r.errorLines(id) {
+			if len(line) > 400 || !strings.Contains(line, "makes a line of") {
+				t.Errorf("error line %s", line)
 			}
 		}
 	})

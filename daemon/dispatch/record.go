@@ -33,6 +33,9 @@ func (d *Dispatcher) answer(a engine.Answer) error {
 		return d.recordFailure(r, f.seq, &f.req.Ref, badGateway("the engine's response cannot be read: "+err.Error()))
 	}
 	d.line = line
+	if len(line) > d.lineLimit {
+		return d.recordFailure(r, f.seq, &f.req.Ref, badGateway(fmt.Sprintf("the engine's response makes a line of %d bytes", len(line))))
+	}
 	return d.record(r, store.Frame{
 		Kind: store.KindOutput, Seq: f.seq, Status: 200, Finish: store.FinishOf(info.FinishReason),
 		PromptTokens: clamp(info.PromptTokens), CompletionTokens: clamp(info.CompletionTokens), Payload: line,
@@ -43,6 +46,12 @@ func (d *Dispatcher) answer(a engine.Answer) error {
 func (d *Dispatcher) recordFailure(r *run, seq uint32, ref *batchfile.Ref, f batchfile.Failure) error {
 	id, requestID := ids(r.id, ref.Line)
 	d.line = batchfile.AppendError(d.line[:0], ref, id, requestID, f)
+	if len(d.line) > d.lineLimit { // no journal would take it, in no life
+		f.Body, f.Message = nil, fmt.Sprintf("the error makes a line of %d bytes", len(d.line))
+		bare := *ref
+		bare.Metadata = nil
+		d.line = batchfile.AppendError(d.line[:0], &bare, id, requestID, f)
+	}
 	return d.record(r, store.Frame{Kind: store.KindError, Seq: seq, Status: uint16(f.Status), Payload: d.line})
 }
 
