@@ -66,7 +66,7 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, 
 	if to, err := in.copied(from); err != nil {
 		return "", err
 	} else if to != "" {
-		return to, in.endOriginal(from, to)
+		return to, errors.Join(ignoreMissing(in.o.FS.Remove(moveTemp(from, to))), in.endOriginal(from, to))
 	}
 	for n := 1; ; n++ {
 		to := filepath.Join(dir, numbered(string(name), n))
@@ -99,7 +99,7 @@ func (in *Inbox) moveAcross(from, to string) error {
 	if _, err := in.o.FS.Lstat(to); err == nil {
 		return fs.ErrExist
 	}
-	tmp := filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
+	tmp := moveTemp(from, to)
 	err := durable.Copy(in.o.FS, from, tmp)
 	if err == nil {
 		err = durable.WriteFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile), []byte(to), 0o664)
@@ -113,6 +113,11 @@ func (in *Inbox) moveAcross(from, to string) error {
 	}
 	faults.Crash("archive.copied")
 	return in.endOriginal(from, to)
+}
+
+// moveTemp is the copy's name while it is made: what a crash leaves behind is known by the batch's id.
+func moveTemp(from, to string) string {
+	return filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
 }
 
 // endOriginal removes a file once its copy's name is durable.

@@ -90,6 +90,25 @@ func TestRecoversClaims(t *testing.T) {
 	})
 }
 
+// A file that comes back from a power cut under its old name too is taken once.
+func TestClaimWithBothNames(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.write("q/x.jsonl", line)
+		dir := filepath.Join(".processing", r.store.Instance(), store.NewID())
+		r.write(filepath.Join(dir, queueFile), "q")
+		if err := os.Link(r.path("q/x.jsonl"), r.path(dir, "x.jsonl")); err != nil {
+			t.Fatal(err)
+		}
+		r.run()
+		r.pass(time.Minute)
+		r.end(r.admitted[0])
+		r.pass(time.Minute)
+		r.want("q/x.jsonl")
+		r.wantTree("archive", "done/q/x.jsonl")
+		r.wantTree("inbox")
+	})
+}
+
 func TestClaimTakenAway(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.o.NameTaken = func(string, store.FileName) (bool, error) { return false, errors.New("no outbox") }

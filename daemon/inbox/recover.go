@@ -66,8 +66,26 @@ func (in *Inbox) findClaim(id string) {
 	case c == nil:
 		in.dropClaimDir(id) // claimed nothing: the crash came before the rename
 	default:
+		in.dropOldName(c)
 		in.o.Logger.Info().Str("batch", id).Str("name", c.name.String()).Msg("found claimed without a record; admitting")
 		in.claims[id] = c
+	}
+}
+
+// dropOldName takes a claimed file's name in the inbox away, which Btrfs may bring back in a power cut beside the new one.
+// Otherwise it would be taken once more.
+func (in *Inbox) dropOldName(c *claim) {
+	old := in.path(fileKey{c.queue, c.name})
+	a, err := in.o.FS.Lstat(old)
+	if err != nil {
+		return
+	}
+	b, err := in.o.FS.Lstat(in.claimPath(c.id, c.name))
+	if err != nil || !durable.SameFile(a, b) {
+		return
+	}
+	if err := in.o.FS.Remove(old); err != nil {
+		in.o.Logger.Warn().Err(err).Str("batch", c.id).Msg("cannot remove the old name of a claimed file")
 	}
 }
 

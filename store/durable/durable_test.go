@@ -183,6 +183,15 @@ func TestMove(t *testing.T) {
 	testMove(t, Move, a, b)
 }
 
+func TestMoveOfWhatHasBothNames(t *testing.T) {
+	dir := t.TempDir()
+	from, to := write(t, filepath.Join(dir, "x"), "mine"), filepath.Join(dir, "y")
+	must(t, os.Link(from, to))
+	must(t, Move(Local{}, from, to))
+	checkNames(t, dir, "y")
+	check(t, to, "mine")
+}
+
 // TestMoveAcrossFilesystems runs the copy itself where the machine has no second filesystem to move to.
 func TestMoveAcrossFilesystems(t *testing.T) {
 	other, err := os.MkdirTemp("/dev/shm", "stoker-test")

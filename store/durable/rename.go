@@ -14,11 +14,15 @@ type place struct {
 	base string
 }
 
-// renameNew gives a file its new name unless that name is taken, which is EEXIST.
+// renameNew gives a file its new name unless that name is taken, which is EEXIST. A file that has both names loses the old
+// one: Btrfs, for one, may come back from a power cut with half a rename.
 func renameNew(from, to place) error {
 	err := unix.Renameat2(from.dir, from.base, to.dir, to.base, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ENOTSUP) {
 		return linkRename(from, to) // NFS and SMB know no RENAME_NOREPLACE
+	}
+	if errors.Is(err, unix.EEXIST) && isLinked(from, to) {
+		return unix.Unlinkat(from.dir, from.base, 0)
 	}
 	return err
 }
