@@ -14,6 +14,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"stoker/store/durable"
+	"stoker/store/faults"
 )
 
 const dbName = "stoker.db"
@@ -124,7 +125,9 @@ func OpenReadOnlyOn(fsys durable.FS, dir string) (*Store, error) {
 }
 
 func openDB(path string, readOnly bool) (*bbolt.DB, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly, NoSync: faults.Planted("index-not-synced"),
+	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open state db %s: %w", path, ErrInUse)
 	}
