@@ -57,7 +57,9 @@ func (d *Dispatcher) afterCommit(result commitResult) error {
 	}
 	ended := map[*run]bool{}
 	for i, r := range result.runs {
-		if result.checkpoints[i].Results == r.batch.Meta.Requests {
+		durable := result.checkpoints[i].Results
+		d.o.Logger.Debug().Str("batch", r.id).Uint32("records", durable).Msg("records are durable")
+		if durable == r.batch.Meta.Requests {
 			ended[r] = true
 		}
 	}
