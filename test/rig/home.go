@@ -28,6 +28,7 @@ type Home struct {
 	Daemon    *exec.Cmd
 	Unordered bool                // results come in the order in which they were made
 	User      *syscall.Credential // who runs everything; nil: the test's own
+	Output    string              // the file that the daemon's output goes to
 	t         testing.TB
 	ended     chan struct{} // closed when the daemon's process is gone
 }
@@ -58,11 +59,16 @@ func NewHome(t testing.TB, binary, settings string) *Home {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Home{t: t, Dir: dir, Binary: binary, Flags: []string{"--root", dir}}
+	h := At(t, dir, binary)
 	h.Mkdir("inbox")
 	h.Write("config.toml", settings)
 	t.Cleanup(h.remove)
 	return h
+}
+
+// At is a home in a folder that the test makes and removes.
+func At(t testing.TB, dir, binary string) *Home {
+	return &Home{t: t, Dir: dir, Binary: binary, Flags: []string{"--root", dir}, Output: filepath.Join(dir, "daemon.log")}
 }
 
 // remove leaves the folder of a failed test where it is.
@@ -130,7 +136,7 @@ func (h *Home) Start(env ...string) {
 // Launch runs a command in the daemon's place: `run`, or `once`.
 func (h *Home) Launch(args []string, env ...string) {
 	h.t.Helper()
-	log, err := os.OpenFile(h.Path("daemon.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(h.Output, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -216,7 +222,7 @@ func (h *Home) Wait() (*os.ProcessState, error) {
 
 // Log is the end of what the daemon said.
 func (h *Home) Log() string {
-	b, _ := os.ReadFile(h.Path("daemon.log"))
+	b, _ := os.ReadFile(h.Output)
 	lines := bytes.Split(b, []byte("\n"))
 	return string(bytes.Join(lines[max(0, len(lines)-20):], []byte("\n")))
 }
