@@ -160,25 +160,45 @@ func (x *explorer) mounted(do func() error) error {
 	return errors.Join(err, x.m.unmount())
 }
 
-// recover does what the start of a daemon does, and holds the result against what was promised before the cut.
+// recover does what the start of a daemon does, and holds the result against what was promised before the cut. The
+// invariants must hold before that as well as after.
 func (x *explorer) recover(cut int) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // bbolt maps its file into memory
-	s, err := store.Open(filepath.Join(x.m.dir, ".state"))
-	if err != nil {
-		return broken("I7", "%v", err)
-	}
 	defer func() {
 		if p := recover(); p != nil {
 			err = broken("I7", "recovery panics: %v", p)
 		}
-		err = errors.Join(err, s.Close())
 	}()
-	seen, err := x.look(s)
-	if err != nil {
-		return err
+	state := filepath.Join(x.m.dir, ".state")
+	before, err := store.OpenReadOnly(state)
+	var found error
+	if !errors.Is(err, store.ErrNoState) {
+		found = x.use(before, err, x.verify)
 	}
-	x.o.redone = max(x.o.redone, seen.redone)
-	report, err := s.Verify(context.Background(), "", store.Folders{Inbox: filepath.Join(x.m.dir, "inbox"), Outbox: filepath.Join(x.m.dir, "outbox")})
+	s, err := store.Open(state)
+	return errors.Join(found, x.use(s, err, func(s *store.Store) error {
+		seen, err := x.look(s)
+		if err != nil {
+			return err
+		}
+		x.o.redone = max(x.o.redone, seen.redone)
+		return errors.Join(append(x.hold(seen, cut), x.verify(s))...)
+	}))
+}
+
+// use does something with a store that was opened, and closes it.
+func (x *explorer) use(s *store.Store, err error, do func(*store.Store) error) error {
+	if err != nil {
+		return broken("I7", "%v", err)
+	}
+	defer s.Close() // also when do panics
+	return do(s)
+}
+
+// verify proves the invariants. Not even a note is due to a cut of the power.
+func (x *explorer) verify(s *store.Store) error {
+	folders := store.Folders{Inbox: filepath.Join(x.m.dir, "inbox"), Outbox: filepath.Join(x.m.dir, "outbox")}
+	report, err := s.Verify(context.Background(), "", folders)
 	if err != nil {
 		return broken("I7", "%v", err)
 	}
@@ -186,7 +206,7 @@ func (x *explorer) recover(cut int) (err error) {
 	for _, f := range report.Findings {
 		errs = append(errs, broken(cmp.Or(string(f.Invariant), "a note of verify"), "%s %s: %s", f.Batch, f.File, f.Message))
 	}
-	return errors.Join(append(errs, x.hold(seen, cut)...)...)
+	return errors.Join(errs...)
 }
 
 // look opens every batch that has not ended, which recovers it, and sees what there is.
