@@ -197,13 +197,8 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 // Running is closed once Status and Batches may be called.
 func (d *Daemon) Running() <-chan struct{} { return d.running }
 
-// start sweeps what a former life left, opens the socket and starts the engine and the line.
+// start opens the socket and starts the engine and the line.
 func (d *Daemon) start() error {
-	if n, err := engine.Sweep(d.store.Instance(), d.store.Dir()); err != nil {
-		return err
-	} else if n > 0 {
-		d.o.Logger.Warn().Int("processes", n).Msg("killed workers that a former life left behind")
-	}
 	d.engine = d.newSupervisor()
 	d.parts.Engine = d.engine
 	d.line = line.New(d.parts)

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"time"
 
@@ -94,6 +95,15 @@ func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, erro
 	report, err := d.store.Verify(ctx, id, store.Folders{FS: d.shares(), Inbox: p.Inbox, Outbox: p.Outbox})
 	if err != nil {
 		return nil, err
+	}
+	left, err := d.engine.Leftovers()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range left {
+		report.Findings = append(report.Findings, store.Finding{
+			Invariant: store.OneEngine, Message: fmt.Sprintf("process %s is left of a former worker", p),
+		})
 	}
 	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: !report.Broken(), Report: report}, nil
 }

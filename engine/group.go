@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -10,8 +13,9 @@ import (
 	"stoker/store/durable"
 )
 
-// groupFile records the process group of the worker that was started last. The token in the environment is not enough to
-// find what it left behind: vLLM's EngineCore writes its title over its environment.
+// groupFile records the process groups of the worker that was started last, and of former ones that still have members.
+// The token in the environment is not enough to find what they left behind: vLLM's EngineCore writes its title over its
+// environment.
 const groupFile = "worker.group"
 
 // group is a worker's process group. The boot and the executable tell it from one that got the same number later.
@@ -21,7 +25,9 @@ type group struct {
 	exe  string
 }
 
-// recordGroup is called before the worker starts anything itself. It need not survive a power cut: nor does the worker.
+// recordGroup is called when the worker has said hello: by then a wrapper around the interpreter has made way for it, and
+// the worker has started nothing itself, because it does not know yet what to load. The record need not survive a power
+// cut: nor does the worker.
 func recordGroup(dir string, id int) error {
 	boot, err := bootID()
 	if err != nil {
@@ -31,28 +37,50 @@ func recordGroup(dir string, id int) error {
 	if err != nil {
 		return nil // it is gone already, with nothing of its own
 	}
-	return durable.WriteFile(durable.Local{}, filepath.Join(dir, groupFile), fmt.Appendf(nil, "%s %d %s\n", boot, id, exe), 0o600)
+	var record []byte
+	for _, g := range append(recordedGroups(dir), group{boot, id, exe}) {
+		if g.id == id && g.exe != exe {
+			continue // the number is another's now
+		}
+		members, err := living(func(_, group int, dir string) bool { return group == g.id && g.holds(dir) })
+		if err != nil {
+			return err
+		}
+		if line := fmt.Appendf(nil, "%s %d %s\n", g.boot, g.id, g.exe); len(members) > 0 && !bytes.Contains(record, line) {
+			record = append(record, line...)
+		}
+	}
+	return durable.WriteFile(durable.Local{}, filepath.Join(dir, groupFile), record, 0o600)
 }
 
-// lastGroup returns the group that was recorded, if it is of this boot.
-func lastGroup(dir string) (g group, ok bool) {
-	b, err := os.ReadFile(filepath.Join(dir, groupFile))
+// recordedGroups returns the groups that were recorded, if they are of this boot.
+func recordedGroups(dir string) []group {
+	record, err := os.ReadFile(filepath.Join(dir, groupFile))
 	if err != nil {
-		return group{}, false
+		return nil
 	}
-	fields := strings.SplitN(strings.TrimSpace(string(b)), " ", 3)
 	boot, err := bootID()
-	if err != nil || len(fields) != 3 || fields[0] != boot {
-		return group{}, false
+	if err != nil {
+		return nil
 	}
-	id, err := strconv.Atoi(fields[1])
-	return group{boot: boot, id: id, exe: fields[2]}, err == nil && id > 1
+	var groups []group
+	for line := range strings.Lines(string(record)) {
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), " ", 3)
+		if len(fields) != 3 || fields[0] != boot {
+			continue
+		}
+		if id, err := strconv.Atoi(fields[1]); err == nil && id > 1 {
+			groups = append(groups, group{boot: boot, id: id, exe: fields[2]})
+		}
+	}
+	return groups
 }
 
-// holds reports whether a process, which is in a group of this number, is of this group.
+// holds reports whether a process, which is in a group of this number, is of this group. One that dies has no executable
+// any more, but may still have a GPU's memory.
 func (g group) holds(procDir string) bool {
 	exe, err := os.Readlink(filepath.Join(procDir, "exe"))
-	return err == nil && exe == g.exe
+	return err == nil && exe == g.exe || errors.Is(err, fs.ErrNotExist)
 }
 
 func bootID() (string, error) {

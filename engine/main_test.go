@@ -58,11 +58,20 @@ func supervise(t *testing.T, o Options) *Supervisor {
 	s := NewSupervisor(o)
 	t.Cleanup(func() {
 		s.Stop()
-		if left := Leftovers(o.Instance, o.LogDir); len(left) > 0 {
+		if left := leftovers(t, o.Instance, o.LogDir, Tree{}); len(left) > 0 {
 			t.Errorf("processes %v are alive after Stop", left)
 		}
 	})
 	return s
+}
+
+func leftovers(t *testing.T, instance, dir string, current Tree) []Process {
+	t.Helper()
+	left, err := Leftovers(instance, dir, current)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
 }
 
 // limit is how long a test waits for what must happen; it is long because machines are busy.

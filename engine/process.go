@@ -132,6 +132,8 @@ func awaitZombie(pid int) {
 	}
 }
 
+func (p *process) tree() Tree { return Tree{Leader: p.cmd.Process.Pid, Token: p.token} }
+
 // send queues a message. It never blocks: what is in flight is bounded by the capacity.
 func (p *process) send(add func([]byte) []byte) {
 	p.mu.Lock()
@@ -213,7 +215,7 @@ const pipeGrace = time.Second
 func (p *process) end(grace time.Duration) end {
 	var e end
 	e.rest, e.byItself = p.awaitExit(grace)
-	e.err = killTree(p.cmd.Process.Pid, p.token)
+	e.err = killTree(p.tree())
 	close(p.buried)
 	// A process that hid from us may hold the other ends for ever.
 	for _, f := range []*os.File{p.pipes.replies, p.pipes.log} {

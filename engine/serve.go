@@ -42,11 +42,15 @@ func (s *Supervisor) serve(p *process) error {
 			p.send(func(b []byte) []byte { return appendCancel(b, keys) })
 		case reply := <-s.status:
 			reply <- s.snapshot()
+		case reply := <-s.tree:
+			reply <- s.life.tree()
 		case <-tick.C:
 			if err := s.checkClocks(p); err != nil {
 				return err
 			}
-			p.send(func(b []byte) []byte { return append(b, "{\"type\":\"ping\",\"seq\":0}\n"...) })
+			if s.life.greeted {
+				p.send(func(b []byte) []byte { return append(b, "{\"type\":\"ping\",\"seq\":0}\n"...) })
+			}
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		}
@@ -102,11 +106,7 @@ func (s *Supervisor) receive(batch []message) (end error) {
 func (s *Supervisor) handle(m *message) error {
 	switch m.Type {
 	case "hello":
-		if m.Protocol != ProtocolVersion {
-			return &PermanentError{Message: fmt.Sprintf("the worker speaks protocol %d, stoker %d", m.Protocol, ProtocolVersion)}
-		}
-		s.life.greeted = true
-		s.state.Version, s.state.Untested = m.Version, m.Tested != nil && !*m.Tested
+		return s.greet(m)
 	case "phase":
 		s.phase(m)
 	case "ready":
@@ -119,6 +119,28 @@ func (s *Supervisor) handle(m *message) error {
 	case typeGarbage:
 		return errors.New(m.Message)
 	}
+	return nil
+}
+
+// greet answers a worker's first word with what to load. Its group is recorded before, so that whatever it starts then can
+// be found by a later life of stoker.
+func (s *Supervisor) greet(m *message) error {
+	if m.Protocol != ProtocolVersion {
+		return &PermanentError{Message: fmt.Sprintf("the worker speaks protocol %d, stoker %d", m.Protocol, ProtocolVersion)}
+	}
+	if s.life.greeted {
+		return nil
+	}
+	s.life.greeted = true
+	s.state.Version, s.state.Untested = m.Version, m.Tested != nil && !*m.Tested
+	p := s.life.process
+	if p == nil {
+		return nil // these were its last words
+	}
+	if err := recordGroup(s.o.LogDir, p.cmd.Process.Pid); err != nil {
+		s.o.Logger.Warn().Err(err).Msg("cannot record the worker's process group")
+	}
+	p.send(func(b []byte) []byte { return append(b, s.life.start...) })
 	return nil
 }
 

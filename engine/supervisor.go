@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"syscall"
@@ -41,6 +40,7 @@ type Supervisor struct {
 	submit chan []Request
 	cancel chan []Key
 	status chan chan Status
+	tree   chan chan Tree
 	ctx    context.Context // ended by Stop
 	stop   context.CancelFunc
 	done   chan struct{}
@@ -49,7 +49,7 @@ type Supervisor struct {
 	state    Status
 	pending  []Event // not yet taken by the receiver
 	inFlight map[Key]struct{}
-	starts   int
+	alone    bool // no former worker lives
 	backOff  time.Duration
 	life     life
 }
@@ -57,6 +57,7 @@ type Supervisor struct {
 // life is what the supervisor knows of the worker that runs, anew for each start.
 type life struct {
 	process    *process        // nil while there is none
+	start      []byte          // what it is told when it has said hello
 	sent       map[string]bool // ids of defaults that the worker knows
 	greeted    bool            // it said hello
 	fed        bool            // it was given requests
@@ -67,11 +68,18 @@ type life struct {
 	statsAt    time.Time
 }
 
+func (l *life) tree() Tree {
+	if l.process == nil {
+		return Tree{}
+	}
+	return l.process.tree()
+}
+
 // NewSupervisor starts a supervisor, which starts a worker at once.
 func NewSupervisor(o Options) *Supervisor {
 	s := &Supervisor{
 		o: o, events: make(chan Event), submit: make(chan []Request), cancel: make(chan []Key),
-		status: make(chan chan Status), done: make(chan struct{}), inFlight: map[Key]struct{}{},
+		status: make(chan chan Status), tree: make(chan chan Tree), done: make(chan struct{}), inFlight: map[Key]struct{}{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.state = Status{Kind: o.Kind}
@@ -116,6 +124,29 @@ func (s *Supervisor) Stop() {
 	<-s.done
 }
 
+// Leftovers returns the living processes of this stoker's workers that are not of the current one. There should be none.
+func (s *Supervisor) Leftovers() ([]Process, error) {
+	for {
+		before := s.currentTree()
+		left, err := Leftovers(s.o.Instance, s.o.LogDir, before)
+		if err != nil || len(left) == 0 || before == s.currentTree() {
+			return left, err
+		}
+		// A worker was started or ended under the search, and may have been taken for a former one.
+	}
+}
+
+// currentTree is that of the worker that runs or is being killed.
+func (s *Supervisor) currentTree() Tree {
+	reply := make(chan Tree, 1)
+	select {
+	case s.tree <- reply:
+		return <-reply
+	case <-s.done:
+		return Tree{}
+	}
+}
+
 func (s *Supervisor) run() {
 	defer close(s.done)
 	defer close(s.events)
@@ -138,6 +169,9 @@ func (s *Supervisor) enter(state State) {
 func (s *Supervisor) live() error {
 	s.enter(Starting)
 	s.life = life{sent: map[string]bool{}}
+	if err := s.clear(); err != nil {
+		return err
+	}
 	log, err := openLog(filepath.Join(s.o.LogDir, "worker.log"), logLimit)
 	if err != nil {
 		return err
@@ -154,7 +188,23 @@ func (s *Supervisor) live() error {
 	return s.bury(p, s.serve(p))
 }
 
-// start finds out how to start a worker, starts it and tells it what to load.
+// clear kills what is left of former workers. While anything of them lives no other is started: the two would fight for
+// the memory, and both would be fed.
+func (s *Supervisor) clear() error {
+	if s.alone {
+		return nil
+	}
+	var n int
+	var err error
+	s.meanwhile(func() { n, err = Sweep(s.o.Instance, s.o.LogDir) })
+	if n > 0 {
+		s.o.Logger.Warn().Int("processes", n).Msg("killed what a former worker left behind")
+	}
+	s.alone = err == nil
+	return err
+}
+
+// start finds out how to start a worker, and starts it.
 func (s *Supervisor) start(log *logFile) (*process, error) {
 	var launch Launch
 	var err error
@@ -165,25 +215,18 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 	if err := s.ctx.Err(); err != nil {
 		return nil, err
 	}
-	hello, err := json.Marshal(startMessage{
+	start, err := json.Marshal(startMessage{
 		Type: "start", Protocol: ProtocolVersion, Model: launch.Model, ServedNames: launch.ServedNames, Args: launch.Args,
 	})
 	if err != nil {
 		return nil, &PermanentError{Message: "encode engine arguments: " + err.Error()}
 	}
-	s.starts++
-	p, err := startProcess(launch, fmt.Sprintf("%s:%d", s.o.Instance, s.starts), log)
+	s.life.start = append(start, '\n')
+	p, err := startProcess(launch, newToken(s.o.Instance), log)
 	if isPermanent(err) {
 		return nil, &PermanentError{Message: err.Error()}
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err := recordGroup(s.o.LogDir, p.cmd.Process.Pid); err != nil {
-		s.o.Logger.Warn().Err(err).Msg("cannot record the worker's process group")
-	}
-	p.send(func(b []byte) []byte { return append(append(b, hello...), '\n') })
-	return p, nil
+	return p, err
 }
 
 // isPermanent tells a command that cannot be run from a machine that cannot start any now.
@@ -206,7 +249,7 @@ func (s *Supervisor) bury(p *process, cause error) error {
 	var e end
 	s.meanwhile(func() { e = p.end(grace) })
 	s.life.process, s.state.PID = nil, 0
-	if e.err != nil {
+	if s.alone = e.err == nil; !s.alone {
 		s.o.Logger.Error().Err(e.err).Msg("worker is not gone")
 	}
 	s.state.LogTail = p.tail.cause()
@@ -253,6 +296,8 @@ func (s *Supervisor) attend(done <-chan struct{}) {
 			s.forget(keys)
 		case reply := <-s.status:
 			reply <- s.snapshot()
+		case reply := <-s.tree:
+			reply <- s.life.tree()
 		}
 	}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -233,6 +234,33 @@ func TestHang(t *testing.T) {
 		t.Errorf("lost %+v, want both, for a hang", lost)
 	}
 	ready(t, s)
+}
+
+// A worker that somebody stopped dies like another, and what it held runs again.
+func TestStoppedWorker(t *testing.T) {
+	o := options(t, echo(map[string]any{"delay": "1h"}))
+	o.Hang = 200 * time.Millisecond
+	s := supervise(t, o)
+	ready(t, s)
+	pid := s.Status().PID
+	syscall.Kill(pid, syscall.SIGSTOP)
+	s.Submit([]Request{chat(1, "x")})
+	nextOf[Capacity](t, s)
+	if lost := nextOf[Lost](t, s); !lost.Blamed || !strings.Contains(lost.Reason, "engine.hang") {
+		t.Errorf("lost %+v, want it lost to a hang", lost)
+	}
+	if _, alive := readStat(fmt.Sprintf("/proc/%d", pid)); alive {
+		t.Error("the stopped worker is alive")
+	}
+	ready(t, s)
+}
+
+func TestStoppedWhileLoading(t *testing.T) {
+	o := options(t, script(t, `echo "$hello" >&4; kill -STOP $$`))
+	o.LoadStall = 200 * time.Millisecond
+	if st := waitFor(t, supervise(t, o), BackOff); !strings.Contains(st.Reason, "engine.load_stall") {
+		t.Errorf("reason is %q", st.Reason)
+	}
 }
 
 func TestLoadStall(t *testing.T) {

@@ -2,55 +2,112 @@ package engine
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/store/faults"
 )
 
 // tokenVar is the environment variable that marks every process of a worker, renamed and re-parented ones too:
-// INSTANCE:NUMBER, inherited by children.
+// INSTANCE:RANDOM, inherited by children.
 const tokenVar = "STOKER_WORKER"
+
+// newToken makes the token of one worker. It is random because a stoker that was killed would count from one again.
+func newToken(instance string) string { return instance + ":" + rand.Text() }
 
 // treeTimeout is how long killing a process tree may take; a process in uninterruptible sleep needs longer than that.
 const treeTimeout = 30 * time.Second
 
+// Tree names a worker with everything that it started. The zero Tree is that of no worker.
+type Tree struct {
+	Leader int    // the worker's process, which leads a group
+	Token  string // in the environment of all
+}
+
+func (t Tree) holds(group int, dir string) bool {
+	return t.Leader > 0 && (group == t.Leader || hasVariable(dir, t.Token))
+}
+
+// Process is one that belongs, or belonged, to a worker.
+type Process struct {
+	PID     int
+	Command string
+}
+
+func (p Process) String() string { return fmt.Sprintf("%d (%s)", p.PID, p.Command) }
+
+// chooser decides on a process by its number, its group and its folder in /proc.
+type chooser func(pid, group int, dir string) bool
+
 // killTree kills a worker with everything it started and waits until all of it is gone: vLLM's EngineCore survives the
-// death of its parent with the memory (vllm-project/vllm#55510). leader is the worker's process, which leads its group.
-func killTree(leader int, token string) error {
-	return killAll(func(pid, group int, dir string) bool { return group == leader || hasVariable(dir, token) })
+// death of its parent with the memory (vllm-project/vllm#55510).
+func killTree(t Tree) error {
+	if faults.Planted("group-not-killed") {
+		return killAll(func(pid, _ int, _ string) bool { return pid == t.Leader })
+	}
+	return killAll(func(_, group int, dir string) bool { return t.holds(group, dir) })
 }
 
-// Sweep kills what a former life of this stoker left behind, and returns how many processes that were. dir is where that
-// life kept the worker's log.
+// Sweep kills what former workers of this stoker left behind, and returns how many processes that were. dir is where
+// their groups are recorded.
 func Sweep(instance, dir string) (int, error) {
-	left := len(Leftovers(instance, dir))
-	return left, killAll(isLeftover(instance, dir))
+	if faults.Planted("group-not-killed") {
+		return 0, nil
+	}
+	left, err := Leftovers(instance, dir, Tree{})
+	if err != nil {
+		return 0, err
+	}
+	return len(left), killAll(isLeftover(instance, dir, Tree{}))
 }
 
-// Leftovers returns the processes of this stoker's workers that are alive.
-func Leftovers(instance, dir string) []int { return living(isLeftover(instance, dir)) }
+// Leftovers returns the living processes of this stoker's workers that are not of the current one.
+func Leftovers(instance, dir string, current Tree) ([]Process, error) {
+	pids, err := living(isLeftover(instance, dir, current))
+	if err != nil {
+		return nil, err
+	}
+	var left []Process
+	for _, pid := range pids {
+		left = append(left, Process{PID: pid, Command: commandLine(pid)})
+	}
+	return left, nil
+}
 
-func isLeftover(instance, dir string) func(pid, group int, dir string) bool {
-	last, known := lastGroup(dir)
-	return func(_, group int, dir string) bool {
-		return hasVariable(dir, instance+":") || known && group == last.id && last.holds(dir)
+func isLeftover(instance, dir string, current Tree) chooser {
+	groups := recordedGroups(dir)
+	return func(_, id int, dir string) bool {
+		if current.holds(id, dir) {
+			return false
+		}
+		return hasVariable(dir, instance+":") || slices.ContainsFunc(groups, func(g group) bool { return g.id == id && g.holds(dir) })
 	}
 }
 
 // killAll kills the chosen processes until none is left. One that was chosen is waited for even when it can no longer be
-// recognised, because its memory is being freed: that of a GPU may take a second.
-func killAll(chosen func(pid, group int, dir string) bool) error {
+// recognised, because its memory is being freed: that of a GPU may take a second. A first look that finds none may have
+// missed the child of a process that forked and ended under it; a second one has not.
+func killAll(chosen chooser) error {
 	deadline := time.Now().Add(treeTimeout)
 	killed := map[int]bool{}
-	for {
-		left := living(func(pid, group int, dir string) bool { return killed[pid] || chosen(pid, group, dir) })
-		if len(left) == 0 {
-			return nil
+	for looks := 0; looks < 2; {
+		left, err := living(func(pid, group int, dir string) bool { return killed[pid] || chosen(pid, group, dir) })
+		if err != nil {
+			return fmt.Errorf("kill worker: %w", err)
 		}
+		if len(left) == 0 {
+			looks++
+			continue
+		}
+		looks = 0
 		clear(killed)
 		for _, pid := range left {
 			killed[pid] = true
@@ -61,22 +118,33 @@ func killAll(chosen func(pid, group int, dir string) bool) error {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+	return nil
 }
 
 // living returns the chosen processes that live. Dead ones that nobody has waited for do not.
-func living(chosen func(pid, group int, dir string) bool) []int {
+func living(chosen chooser) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
 	var pids []int
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
+		dir := filepath.Join("/proc", e.Name())
 		if group, alive := readStat(dir); alive && chosen(pid, group, dir) {
 			pids = append(pids, pid)
 		}
 	}
-	return pids
+	return pids, nil
+}
+
+// commandLine is what a process was started with, or calls itself.
+func commandLine(pid int) string {
+	line, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return printable(strings.Join(strings.FieldsFunc(string(line), func(r rune) bool { return r == 0 }), " "))
 }
 
 // hasVariable reports whether a process's environment has a token that begins so.

@@ -89,9 +89,13 @@ func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, erro
 	if err != nil {
 		return nil, err
 	}
-	if left := engine.Leftovers(o.store.Instance(), o.store.Dir()); len(left) > 0 {
+	left, err := engine.Leftovers(o.store.Instance(), o.store.Dir(), engine.Tree{})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range left {
 		report.Findings = append(report.Findings, store.Finding{
-			Invariant: store.OneEngine, Message: fmt.Sprintf("no daemon runs, but processes %v of its worker do", left),
+			Invariant: store.OneEngine, Message: fmt.Sprintf("no daemon runs, but process %s of its worker does", p),
 		})
 	}
 	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: !report.Broken(), Report: report}, nil

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -58,7 +60,8 @@ func (a *app) writeVerification(v *api.Verification) {
 		if f.Line > 0 {
 			place = fmt.Sprintf("%s (line %d of the input)", place, f.Line)
 		}
-		fmt.Fprintf(a.stdout, "%s: %s: %s: %s\n", kind, f.Batch, place, f.Message)
+		parts := slices.DeleteFunc([]string{kind, f.Batch, place, f.Message}, func(s string) bool { return s == "" })
+		fmt.Fprintln(a.stdout, strings.Join(parts, ": "))
 	}
 	verdict := "ok: every invariant holds"
 	if !v.OK {
