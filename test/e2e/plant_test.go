@@ -21,6 +21,8 @@ func planted() map[string]crash {
 		"claim-forgotten": walkWith("claim.renamed"),
 		// Somebody else's file in the outbox is lost.
 		"publish-replaces": foreignFile,
+		// What a dead worker started lives on beside the next one.
+		"group-not-killed": escapedChild,
 	}
 }
 

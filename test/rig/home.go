@@ -400,6 +400,7 @@ type Status struct {
 	Engine   struct {
 		State, Reason      string
 		Capacity, Restarts int
+		PID                int
 		InFlight           int `json:"in_flight"`
 	}
 	Dispatch struct{ Running, Waiting []any }
