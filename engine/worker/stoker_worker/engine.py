@@ -2,15 +2,18 @@
 
 import gc
 import importlib
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from . import arguments
-from .fatal import Fatal, from_exception, from_log
+from .fatal import Fatal, from_exception, from_log, killed_by
 from .logtap import LogTap
 from .stats import Counters
 
@@ -36,6 +39,7 @@ class Engine:
     state: Any  # the handlers
     counters: Counters
     log: LogTap
+    processes: list[BaseProcess]  # that vLLM started
 
     @property
     def is_dead(self) -> bool:
@@ -43,11 +47,15 @@ class Engine:
         return bool(self.client.errored)
 
     def death(self) -> Fatal:
-        """Why the engine died, as far as its log tells."""
+        """Why the engine died, as far as its log and its exit status tell."""
         root = from_log(self.log.lines(wait=LOG_LAG))
-        if root is None:
-            return Fatal("engine_dead", "vLLM's engine process died", "if memory ran out, the kernel's log says so")
-        return Fatal("engine_dead", f"vLLM's engine process died: {root.message}", root.hint)
+        statuses = [process.exitcode or 0 for process in self.processes]
+        if -signal.SIGKILL in statuses and (root is None or root.cause == "internal"):
+            return killed_by(signal.SIGKILL)
+        if root is not None:
+            return Fatal("engine_dead", f"vLLM's engine process died: {root.message}", root.hint)
+        worst = min(statuses, default=0)
+        return killed_by(-worst) if worst < 0 else Fatal("engine_dead", "vLLM's engine process died")
 
     def limits(self) -> dict[str, Any]:
         """The members of `ready` that come from the engine."""
@@ -77,7 +85,7 @@ async def load(model: str, args: Mapping[str, Any], phase: Phase) -> Engine:
     log.forget()
     gc.collect()
     gc.freeze()  # a full collection took 1 s before this and microseconds after it
-    return Engine(vllm, client, state, counters, log)
+    return Engine(vllm, client, state, counters, log, multiprocessing.active_children())
 
 
 def check_folder(model: str) -> None:
@@ -107,6 +115,8 @@ def import_vllm(phase: Phase) -> ModuleType:
         phase("importing", "vllm")
         return importlib.import_module(".compat", __package__)
     except Exception as error:  # a broken shared library raises an OSError, a version that does not fit whatever it likes
+        if (fatal := from_exception(error, otherwise="import_error")).cause == "gpu_memory":
+            raise fatal from error
         hint = "engine.python must name a Python environment with vLLM 0.26 or newer; `stoker setup` makes one"
         raise Fatal("import_error", f"import vllm: {type(error).__name__}: {error}", hint) from error
 
@@ -150,8 +160,10 @@ def start(vllm: ModuleType, config: Any, parsed: Any, counters: Counters, log: L
         )
     except Exception as error:
         fatal = from_exception(error, otherwise="internal")
-        if fatal.cause == "internal":
-            fatal = from_log(log.lines(wait=LOG_LAG)) or fatal
+        if fatal.cause in ("internal", "engine_dead"):
+            logged = from_log(log.lines(wait=LOG_LAG))
+            if logged is not None and (fatal.signal is None or logged.cause != "internal"):
+                fatal = logged
         raise fatal from error
 
 

@@ -1,9 +1,11 @@
 """Why the worker gives up: the causes of the `fatal` message, and how an exception or vLLM's log tells them apart."""
 
 import re
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from .memory import Shortage, shortage
 from .text import condense
 
 PERMANENT = frozenset({"import_error", "bad_argument", "model_not_found", "model_gated", "model_unsupported"})
@@ -18,6 +20,8 @@ class Fatal(Exception):
         self.message = message
         self.hint = hint
         self.permanent = cause in PERMANENT if permanent is None else permanent
+        self.memory: Shortage | None = None  # what was missing
+        self.signal: int | None = None  # what killed the engine's process
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ SIGNS = (
     _sign(r"larger than the available KV cache memory|No available memory for the cache blocks", "gpu_memory", FIT_HINT),
     _sign(
         r"Free memory on device|Available memory on node|OutOfMemoryError|CUDA out of memory|HIP out of memory"
-        r"|CUDA error: out of memory",
+        r"|CUDA error: out of memory|DefaultCPUAllocator: can't allocate|Cannot allocate memory|std::bad_alloc|\bMemoryError\b",
         "gpu_memory",
         MEMORY_HINT,
     ),
@@ -81,23 +85,57 @@ EXCEPTION_LINE = re.compile(r"\b((?:\w+\.)*\w*(?:Error|Exception|NotFound|Interr
 SECONDARY = re.compile(r"Engine core initialization failed|WorkerProc initialization failed|EngineDeadError|EngineCore failed")
 
 
+# How vLLM words the exit status of a process that a signal killed.
+KILLED = re.compile(r"Failed core proc\(s\): \{'\w+': -(?P<core>\d+)|died unexpectedly \(exit code: -(?P<worker>\d+)\)")
+
+
 def from_exception(error: BaseException, otherwise: str) -> Fatal:
     """Tell from an exception and its causes why loading failed; `otherwise` where they say nothing in particular."""
-    sign = first_sign(f"{type(e).__name__}: {e}" for e in chain(error))
-    if sign is not None:
-        return Fatal(sign.cause, condense(error), sign.hint, sign.permanent)
-    return Fatal(otherwise, condense(error))
+    texts = [f"{type(e).__name__}: {e}" for e in chain(error)]
+    if sign := first_sign(texts):
+        return told(sign, condense(error), texts)
+    return from_kill(texts) or Fatal(otherwise, condense(error))
 
 
 def from_log(lines: Iterable[str]) -> Fatal | None:
     """Tell from the log of the engine's processes why they ended: the main process hears only that they did. None if the
     log does not tell."""
+    lines = list(lines)
     roots = [match for line in lines if (match := EXCEPTION_LINE.search(line)) and not SECONDARY.search(line)]
     for match in roots:
         if sign := first_sign([match.group(0)]):
-            return Fatal(sign.cause, condense(match.group(2)), sign.hint, sign.permanent)
+            return told(sign, condense(match.group(2)), [match.group(0)])
+    if killed := from_kill(lines):
+        return killed
     # What was raised first is the root; the others came while it was handled.
     return Fatal("internal", condense(roots[0].group(0))) if roots else None
+
+
+def told(sign: Sign, message: str, texts: Iterable[str]) -> Fatal:
+    """What a sign in the texts stands for."""
+    fatal = Fatal(sign.cause, message, sign.hint, sign.permanent)
+    if sign.cause == "gpu_memory":
+        fatal.memory = shortage(texts)
+    return fatal
+
+
+def from_kill(texts: Iterable[str]) -> Fatal | None:
+    """The death of an engine process by a signal, if the texts tell of one."""
+    for text in texts:
+        if match := KILLED.search(text):
+            return killed_by(int(match["core"] or match["worker"]))
+    return None
+
+
+def killed_by(number: int) -> Fatal:
+    """The death of an engine process by a signal."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    fatal = Fatal("engine_dead", f"vLLM's engine process was killed by {name}")
+    fatal.signal = number
+    return fatal
 
 
 def first_sign(texts: Iterable[str]) -> Sign | None:

@@ -27,7 +27,10 @@ def main() -> NoReturn:
     try:
         from .service import Service
     except ImportError as error:
-        give_up(writer, Fatal("import_error", f"import msgspec, a part of vLLM: {error}", ENVIRONMENT_HINT))
+        fatal = from_exception(error, otherwise="import_error")
+        if fatal.cause != "gpu_memory":
+            fatal = Fatal("import_error", f"import msgspec, a part of vLLM: {error}", ENVIRONMENT_HINT)
+        give_up(writer, fatal)
     try:
         Service(REQUESTS_FD, writer, partial(give_up, writer)).run()
     except Fatal as fatal:
@@ -55,6 +58,7 @@ def hello() -> bytes:
 def give_up(writer: Writer, fatal: Fatal) -> NoReturn:
     """Say why, and end the whole process group. From any thread."""
     print(f"stoker worker: {fatal.cause}: {fatal.message}", file=sys.stderr)
-    writer.send(encode("fatal", cause=fatal.cause, permanent=fatal.permanent, message=fatal.message, hint=fatal.hint))
+    told = {"memory": fatal.memory, "signal": fatal.signal, "hint": fatal.hint}
+    writer.send(encode("fatal", cause=fatal.cause, permanent=fatal.permanent, message=fatal.message, **told))
     writer.close(FLUSH_SECONDS)
     leave(EXIT_FAILURE)
