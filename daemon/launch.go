@@ -49,7 +49,7 @@ func (d *Daemon) launchVLLM(ctx context.Context) (engine.Launch, error) {
 		Configured: e.Python, ConfigDir: d.o.ConfigDir, SetupVenv: places.Venv, Environ: d.o.Environ, Interactive: d.o.Interactive,
 	})
 	var unfit *pyenv.Error
-	if errors.As(err, &unfit) {
+	if errors.As(err, &unfit) && !unfit.Temporary() {
 		return engine.Launch{}, &engine.PermanentError{Message: unfit.Error(), Hint: unfit.Hint}
 	}
 	if err != nil {

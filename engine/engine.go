@@ -85,6 +85,7 @@ type Status struct {
 	Reason     string    `json:"reason,omitzero"` // why it died last
 	Hint       string    `json:"hint,omitzero"`
 	RetryAt    time.Time `json:"retry_at,omitzero"`
+	Shortage   *Shortage `json:"shortage,omitzero"` // of memory, if that is the reason
 	LogTail    []string  `json:"log_tail,omitzero"` // last lines that look like errors
 
 	PID          int     `json:"pid,omitzero"`

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -15,12 +16,19 @@ const (
 	// minBackOff and maxBackOff bound the pause before another start; it doubles while workers die before they have work.
 	minBackOff = time.Second
 	maxBackOff = 5 * time.Minute
+	// maxMemoryWait bounds it for workers that find too little memory: it may be free at any moment, and a start that
+	// fails so costs little.
+	maxMemoryWait = time.Minute
 	// quickRestart is the pause after a worker that was at work: isolating a poison request takes several deaths.
 	quickRestart = 100 * time.Millisecond
 )
 
+// oomHint is what to do about a worker that the kernel killed.
+const oomHint = "stop what else uses memory, or let the engine use less: kv_cache_memory_bytes and max_num_seqs in [engine.args]"
+
 // explain makes one error of why a worker ended: what it said itself, else what was wrong with it, else how it ended.
 func (s *Supervisor) explain(cause error, e end) error {
+	s.state.Hint = ""
 	var permanent *PermanentError
 	fatal := s.life.fatal
 	switch {
@@ -30,17 +38,32 @@ func (s *Supervisor) explain(cause error, e end) error {
 		return &PermanentError{Message: fatal.Message, Hint: fatal.Hint}
 	case fatal != nil:
 		s.state.Hint = fatal.Hint
-		return errors.New(fatal.Message)
+		if s.state.Shortage != nil {
+			return errors.New(s.state.Shortage.String())
+		}
+		return errors.New(s.accuse(fatal.Message, fatal.Signal))
 	case !errors.Is(cause, errEnded) || !e.byItself:
 		return cause
-	case !s.life.greeted && !signaled(e.exit):
+	case !s.life.greeted && signalOf(e.exit) == 0:
 		// Dead before its first word: the script itself does not run there.
 		return &PermanentError{
 			Message: fmt.Sprintf("the worker ended before it could say hello (%s): %s", exitText(e.exit), strings.Join(s.state.LogTail, " | ")),
 			Hint:    "look at worker.log in the state folder",
 		}
 	}
-	return fmt.Errorf("the worker ended: %s", exitText(e.exit))
+	return fmt.Errorf("the worker ended: %s", s.accuse(exitText(e.exit), signalOf(e.exit)))
+}
+
+// accuse adds to an account of a death by SIGKILL who did it, as far as that is known.
+func (s *Supervisor) accuse(account string, by syscall.Signal) string {
+	switch {
+	case by != syscall.SIGKILL:
+		return account
+	case oomKills() > s.life.oomKills:
+		s.state.Hint = oomHint
+		return account + ": the kernel killed it because memory ran out"
+	}
+	return account + " (by a person, or by the kernel because memory ran out)"
 }
 
 // mourn reports what a worker's end cost, and decides when the next one starts.
@@ -76,7 +99,11 @@ func (s *Supervisor) nextPause() time.Duration {
 	if ready && s.life.fed {
 		return quickRestart
 	}
-	s.backOff = min(max(2*s.backOff, minBackOff), maxBackOff)
+	limit := maxBackOff
+	if s.state.Shortage != nil {
+		limit = maxMemoryWait
+	}
+	s.backOff = min(max(2*s.backOff, minBackOff), limit)
 	return s.backOff/2 + rand.N(s.backOff/2+1)
 }
 

@@ -256,27 +256,27 @@ func (p *process) awaitExit(grace time.Duration) (rest []message, exited bool) {
 
 // exitText says how a process ended, for people.
 func exitText(err error) string {
+	if by := signalOf(err); by != 0 {
+		return "killed by " + unix.SignalName(by)
+	}
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
-		if err != nil {
-			return err.Error()
-		}
-		return "exit status 0"
+	switch {
+	case errors.As(err, &exit):
+		return exit.String()
+	case err != nil:
+		return err.Error()
 	}
-	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		if ws.Signal() == syscall.SIGKILL {
-			return "killed by SIGKILL (by a person, or by the kernel because memory ran out)"
-		}
-		return "killed by " + ws.Signal().String()
-	}
-	return exit.String()
+	return "exit status 0"
 }
 
-func signaled(err error) bool {
+// signalOf is the signal that killed a process, 0 if none did.
+func signalOf(err error) syscall.Signal {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
-		return false
+		return 0
 	}
-	ws, ok := exit.Sys().(syscall.WaitStatus)
-	return ok && ws.Signaled()
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return ws.Signal()
+	}
+	return 0
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"syscall"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -65,6 +66,9 @@ type message struct {
 	Permanent bool   `json:"permanent"`
 	Message   string `json:"message"`
 	Hint      string `json:"hint"`
+
+	Memory *Shortage      `json:"memory"`
+	Signal syscall.Signal `json:"signal"` // that killed an engine process
 }
 
 // What begins the messages that come by the thousand, written so by workers: they are picked apart without a JSON

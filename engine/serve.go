@@ -155,7 +155,7 @@ func (s *Supervisor) phase(m *message) {
 
 func (s *Supervisor) ready(m *message) {
 	s.enter(Ready)
-	s.state.Reason, s.state.Hint, s.state.LogTail, s.state.RetryAt = "", "", nil, time.Time{}
+	s.state.Reason, s.state.Hint, s.state.LogTail, s.state.RetryAt, s.state.Shortage = "", "", nil, time.Time{}, nil
 	s.state.Model, s.state.MaxModelLen, s.state.MaxNumSeqs = m.Model, m.MaxModelLen, m.MaxNumSeqs
 	s.state.KVTokens, s.state.LoadSeconds = m.KVTokens, m.LoadSeconds
 	s.state.Capacity = s.o.InFlight

@@ -58,6 +58,8 @@ type Supervisor struct {
 type life struct {
 	process    *process        // nil while there is none
 	start      []byte          // what it is told when it has said hello
+	env        []string        // of the worker
+	oomKills   int64           // when it was started
 	sent       map[string]bool // ids of defaults that the worker knows
 	greeted    bool            // it said hello
 	fed        bool            // it was given requests
@@ -221,7 +223,7 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 	if err != nil {
 		return nil, &PermanentError{Message: "encode engine arguments: " + err.Error()}
 	}
-	s.life.start = append(start, '\n')
+	s.life.start, s.life.env, s.life.oomKills = append(start, '\n'), launch.Env, oomKills()
 	p, err := startProcess(launch, newToken(s.o.Instance), log)
 	if isPermanent(err) {
 		return nil, &PermanentError{Message: err.Error()}
@@ -253,7 +255,18 @@ func (s *Supervisor) bury(p *process, cause error) error {
 		s.o.Logger.Error().Err(e.err).Msg("worker is not gone")
 	}
 	s.state.LogTail = p.tail.cause()
-	return s.explain(s.lastWords(e.rest, cause), e)
+	cause = s.lastWords(e.rest, cause)
+	s.takeShortage()
+	return s.explain(cause, e)
+}
+
+// takeShortage keeps what a worker said of the memory that it did not get, and finds out who has it.
+func (s *Supervisor) takeShortage() {
+	s.state.Shortage = nil
+	if f := s.life.fatal; f != nil && f.Memory != nil && !f.Permanent {
+		s.meanwhile(func() { f.Memory.Holders = findHolders(s.ctx, f.Memory.Device, s.life.env) })
+		s.state.Shortage = f.Memory
+	}
 }
 
 // lastWords takes what a worker said after it was given up. What it said of itself is the better cause.

@@ -1,8 +1,14 @@
 package pyenv
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"syscall"
+)
 
-// What the errors of this package match with errors.Is. The first two are permanent: no retry cures them.
+// What the errors of this package match with errors.Is. The first two are permanent, unless Temporary says otherwise: no
+// retry cures them.
 var (
 	ErrNoPython = errors.New("no usable Python")
 	ErrNoVLLM   = errors.New("no vLLM")
@@ -31,3 +37,14 @@ func (e *Error) Is(target error) bool { return target == e.Kind }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// Temporary reports whether the machine was at fault, not what was asked of it: too little memory, or so much else to do
+// that an answer took too long.
+func (e *Error) Temporary() bool {
+	var exit *exec.ExitError
+	if errors.As(e.Err, &exit) {
+		ws, ok := exit.Sys().(syscall.WaitStatus)
+		return ok && ws.Signaled() // by the timeout, or by the kernel
+	}
+	return errors.Is(e.Err, syscall.ENOMEM) || errors.Is(e.Err, syscall.EAGAIN) || errors.Is(e.Err, context.DeadlineExceeded)
+}

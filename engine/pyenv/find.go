@@ -2,6 +2,7 @@ package pyenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -35,9 +36,13 @@ func FindPython(ctx context.Context, s Search) (Interpreter, error) {
 		return configured(ctx, s.Configured)
 	}
 	var seen []string
+	var busy *Error // an interpreter that may be the one at another time
 	for _, c := range s.candidates() {
 		found, err := Probe(ctx, c.path)
 		if err != nil {
+			if unfit, ok := errors.AsType[*Error](err); ok && unfit.Temporary() && busy == nil {
+				busy = unfit
+			}
 			continue // a .venv that is not there, a shim without a Python behind it: the next one
 		}
 		found.How = c.how
@@ -48,6 +53,9 @@ func FindPython(ctx context.Context, s Search) (Interpreter, error) {
 	}
 	if ctx.Err() != nil {
 		return Interpreter{}, ctx.Err()
+	}
+	if busy != nil {
+		return Interpreter{}, busy
 	}
 	if len(seen) == 0 {
 		return Interpreter{}, &Error{Kind: ErrNoPython, Message: "find python: there is none on PATH", Hint: setupHint}

@@ -74,3 +74,26 @@ func TestFindPythonErrors(t *testing.T) {
 		}
 	}
 }
+
+// An interpreter that the kernel killed, or that did not answer in time, may be fit when it is asked again.
+func TestTemporaryErrors(t *testing.T) {
+	dir := t.TempDir()
+	killed := script(t, filepath.Join(dir, "killed", "python3"), "kill -9 $$\n")
+	broken := script(t, filepath.Join(dir, "broken", "python3"), "exit 1\n")
+	for name, c := range map[string]struct {
+		search    Search
+		temporary bool
+	}{
+		"configured, killed":         {Search{Configured: killed}, true},
+		"configured, broken":         {Search{Configured: broken}, false},
+		"configured, not there":      {Search{Configured: filepath.Join(dir, "nothing")}, false},
+		"on PATH, killed and broken": {Search{Environ: []string{"PATH=" + filepath.Dir(killed) + ":" + filepath.Dir(broken)}}, true},
+		"on PATH, broken":            {Search{Environ: []string{"PATH=" + filepath.Dir(broken)}}, false},
+	} {
+		_, err := FindPython(t.Context(), c.search)
+		unfit, ok := errors.AsType[*Error](err)
+		if !ok || unfit.Temporary() != c.temporary {
+			t.Errorf("%s: %v, want one that is temporary: %t", name, err, c.temporary)
+		}
+	}
+}
