@@ -21,7 +21,7 @@ func fakeSMI(t *testing.T, id, answer string) {
 
 // Too little free memory is a wait: it says of how much and who has it, and ends by itself when there is enough.
 func TestShortageIsAWait(t *testing.T) {
-	fakeSMI(t, "GPU-2f1c", "4242, 71780, /usr/bin/python3\n77, [N/A], [Not Found]\n")
+	fakeSMI(t, "GPU-2f1c", "428, 72198, python3\n77, [N/A], [Not Found]\n")
 	gate := filepath.Join(t.TempDir(), "free")
 	launch := script(t, `echo "$hello" >&4
 [ -e `+gate+` ] && { echo "$ready" >&4; serve; exit; }
@@ -29,7 +29,7 @@ echo '{"type":"fatal","cause":"gpu_memory","permanent":false,"message":"Free mem
 	launch.Env = append(launch.Env, "CUDA_VISIBLE_DEVICES=0, GPU-2f1c")
 	s := supervise(t, options(t, launch))
 	st := waitFor(t, s, BackOff)
-	want := "too little free memory on cuda:1: 72.78 GiB needed, 3.11 GiB of 79.11 GiB free; held by /usr/bin/python3 (pid 4242, 70.10 GiB), [Not Found] (pid 77)"
+	want := "too little free memory on cuda:1: 72.78 GiB needed, 3.11 GiB of 79.11 GiB free; held by python3 (pid 428, 70.51 GiB), [Not Found] (pid 77)"
 	if st.Reason != want || st.Hint != "lower it" {
 		t.Errorf("reason and hint are %q, %q; want %q", st.Reason, st.Hint, want)
 	}

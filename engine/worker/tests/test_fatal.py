@@ -111,10 +111,12 @@ def test_permanent_can_be_said_otherwise():
             {"device": "node 0", "need": 2.5, "free": 1.2, "total": 4.0},
         ),
         (
-            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 79.11 GiB of "
-            "which 512.00 MiB is free. Process 4242 has 70.02 GiB memory in use. Including non-PyTorch memory, this process has "
-            "8.57 GiB memory in use.",
-            {"device": "cuda:0", "need": 1.5, "free": 0.5, "total": 79.11},
+            # Recorded on an H100, PyTorch 2.11.
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.18 GiB of "
+            "which 8.15 GiB is free. Process 428 has 70.51 GiB memory in use. Including non-PyTorch memory, this process has "
+            "518.00 MiB memory in use. Of the allocated memory 0 bytes is allocated by PyTorch, and 0 bytes is reserved by "
+            "PyTorch but unallocated.",
+            {"device": "cuda:0", "need": 20.0, "free": 8.15, "total": 79.18},
         ),
         (
             "RuntimeError: [enforce fail at alloc_cpu.cpp:129] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
