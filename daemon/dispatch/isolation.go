@@ -107,8 +107,9 @@ func (d *Dispatcher) blame(f *flight, alone bool) error {
 	return d.patient(err)
 }
 
-// halve puts the two halves of a group that brought the engine down before all others. A request that did so alone
-// is tried once more, then given up.
+// halve puts the two halves of a group that brought the engine down before all others. The later half is the first: what
+// came before the culprit was mostly answered, so that it is probably in the other, and those who are not to blame need
+// not wait until it is found. A request that did so alone is tried once more, then given up.
 func (d *Dispatcher) halve(group []*flight) error {
 	switch {
 	case len(group) == 0:
@@ -120,7 +121,7 @@ func (d *Dispatcher) halve(group []*flight) error {
 		return nil
 	}
 	half := (len(group) + 1) / 2
-	d.isolation.first(group[:half:half], group[half:])
+	d.isolation.first(group[half:], group[:half])
 	return nil
 }
 

@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"testing"
+	"time"
 
+	"stoker/test/figures"
 	"stoker/test/rig"
 )
 
@@ -21,16 +25,52 @@ func TestPoison(t *testing.T) {
 		h.Drop(in.Name, in.Content())
 	}
 	h.Start()
-	if err := h.AwaitIdle(); err != nil {
+	began := time.Now()
+	meanwhile, err := answeredMeanwhile(h)
+	if err := errors.Join(err, h.AwaitIdle()); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := rig.Report[rig.Status](h, "status")
-	if limit := math.Ceil(math.Log2(float64(s.Engine.Capacity))) + 3; float64(s.Engine.Restarts) > limit || s.Engine.Restarts == 0 {
-		t.Errorf("%d restarts, want at least one and at most %.0f", s.Engine.Restarts, limit)
+	bound := int(math.Ceil(math.Log2(inFlight))) + 3
+	if s.Engine.Restarts > bound || s.Engine.Restarts == 0 {
+		t.Errorf("%d restarts, want at least one and at most %d", s.Engine.Restarts, bound)
+	}
+	if meanwhile == 0 {
+		t.Error("no other line was answered between the first death and the end of the poisonous one")
 	}
 	if err := h.End(inputs...); err != nil {
 		t.Error(err)
 	}
+	tally, err := h.Tally(inputs...)
+	if err != nil {
+		t.Error(err)
+	}
+	v, _ := h.Verify()
+	figures.Report(t, figures.Figures{
+		Suite: "poison line", Count: 1, Lost: tally.Lost, Doubled: tally.Doubled, Seconds: int(time.Since(began).Seconds()),
+		Note: fmt.Sprintf("%d restarts with %d in flight, bound %d; %d other lines answered between the first death and the quarantine; %d redone in all",
+			s.Engine.Restarts, inFlight, bound, meanwhile, v.Redone),
+	})
+}
+
+// answeredMeanwhile waits for the quarantine of a line, and tells how many others were seen to be answered between the
+// engine's first death and that.
+func answeredMeanwhile(h *rig.Home) (n int, err error) {
+	first, last := -1, -1
+	err = h.Await("the quarantine", func() bool {
+		s, code := rig.Report[rig.Status](h, "status")
+		switch {
+		case code != 0 || s.Engine.Restarts == 0:
+			return false
+		case s.Dispatch.Totals.Quarantined > 0:
+			return true
+		}
+		if last = s.Dispatch.Totals.Completed; first < 0 {
+			first = last
+		}
+		return false
+	})
+	return last - first, err
 }
 
 // TestHang proves that an engine which falls silent is replaced, and what silenced it is given up.

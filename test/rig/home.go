@@ -403,8 +403,11 @@ type Status struct {
 		PID                int
 		InFlight           int `json:"in_flight"`
 	}
-	Dispatch struct{ Running, Waiting []any }
-	Inbox    struct {
+	Dispatch struct {
+		Running, Waiting []any
+		Totals           struct{ Completed, Quarantined int }
+	}
+	Inbox struct {
 		Waiting, Ignored []struct {
 			Name          any // a string, or {"base64":…}
 			State, Reason string
