@@ -84,6 +84,8 @@ func (d *Daemon) waitReason() string {
 		return "waits for its turn"
 	case engine.Failed:
 		return "engine is down: " + e.Reason
+	case engine.BackOff:
+		return "engine is started again: " + e.Reason
 	default:
 		return "engine is not ready yet"
 	}

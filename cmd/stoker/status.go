@@ -125,7 +125,11 @@ func writeEngine(w io.Writer, e *engine.Status) {
 	case engine.Loading:
 		fmt.Fprintf(w, "engine   %s %s for %s\n", e.Phase, e.Detail, time.Since(e.Since).Round(time.Second))
 	case engine.BackOff:
-		fmt.Fprintf(w, "engine   died, starts again in %s: %s\n", max(0, time.Until(e.RetryAt)).Round(time.Second), e.Reason)
+		what := "died, starts again"
+		if e.Shortage != nil {
+			what = "waits for memory, tries again"
+		}
+		fmt.Fprintf(w, "engine   %s in %s: %s\n", what, max(0, time.Until(e.RetryAt)).Round(time.Second), e.Reason)
 	case engine.Failed:
 		fmt.Fprintf(w, "engine   down for good: %s\n", e.Reason)
 	default:

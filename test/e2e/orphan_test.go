@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -95,7 +96,7 @@ func TestNoOrphans(t *testing.T) {
 	if testing.Short() {
 		n = 5
 	}
-	outlived := 0
+	outlived, trees := 0, watchTrees(h)
 	for range n {
 		h.Start()
 		time.Sleep(time.Duration(random.Int64N(int64(400 * time.Millisecond))))
@@ -110,11 +111,66 @@ func TestNoOrphans(t *testing.T) {
 		t.Error("no kill left anything behind: this proves nothing")
 	}
 	h.Start()
-	if err := errors.Join(awaitWorker(h, 0), oneEngine(h), h.Stop()); err != nil {
+	if err := errors.Join(awaitWorker(h, 0), oneEngine(h), h.Stop(), trees()); err != nil {
 		t.Error(err)
 	}
 	figures.Report(t, figures.Figures{
 		Suite: "kills of stoker while its engine starts", Count: n, Seconds: int(time.Since(began).Seconds()),
 		Note: fmt.Sprintf("processes outlived %d of the kills; orphans after the next start: %d", outlived, len(h.Processes())),
 	})
+}
+
+// watchTrees looks, until the returned function is called, for two workers' processes that live at the same time.
+func watchTrees(h *rig.Home) (stop func() error) {
+	done, result := make(chan struct{}), make(chan error)
+	go func() {
+		looks := 0
+		for {
+			select {
+			case <-done:
+				var err error
+				if looks < 100 {
+					err = fmt.Errorf("looked for two workers only %d times", looks)
+				}
+				result <- err
+				return
+			case <-time.After(time.Millisecond):
+			}
+			looks++
+			if err := twoTrees(h.Processes()); err != nil {
+				result <- err
+				return
+			}
+		}
+	}()
+	return func() error {
+		close(done)
+		return <-result
+	}
+}
+
+// twoTrees finds processes of two workers. The first must be alive still when the second has been seen.
+func twoTrees(pids []int) error {
+	first, token := 0, ""
+	for _, pid := range pids {
+		switch now := workerToken(pid); {
+		case now == "" || now == token:
+		case token == "":
+			first, token = pid, now
+		case workerToken(first) == token:
+			return fmt.Errorf("I8: process %d of worker %s and process %d of worker %s live at the same time", first, token, pid, now)
+		}
+	}
+	return nil
+}
+
+// workerToken is what marks a living process as a worker's; "" for any other.
+func workerToken(pid int) string {
+	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	for v := range strings.SplitSeq(string(env), "\x00") {
+		if token, ok := strings.CutPrefix(v, "STOKER_WORKER="); ok {
+			return token
+		}
+	}
+	return ""
 }

@@ -4,16 +4,14 @@ package real
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
 
 // TestEveryKindOfRequest sends what the model serves, in both forms, and what it must refuse line by line.
 func TestEveryKindOfRequest(t *testing.T) {
+	t.Parallel()
 	s := newService(t, "STOKER_DEFAULTS__MAX_TOKENS=16", "STOKER_DEFAULTS__TEMPERATURE=0")
 	s.drop("kinds.jsonl", []string{
 		`{"custom_id":"simple","prompt":"What is the capital of France?"}`,
@@ -71,67 +69,9 @@ func TestEveryKindOfRequest(t *testing.T) {
 	s.stop()
 }
 
-// TestKills kills, in the middle of one batch, the daemon, then the worker, then vLLM's EngineCore. Every line is
-// answered once, and no process is left.
-func TestKills(t *testing.T) {
-	s := newService(t, "STOKER_ENGINE__IN_FLIGHT=16")
-	lines, ids := requests("kill", 320)
-	s.drop("kill.jsonl", lines)
-	s.start()
-	s.awaitDone(20)
-
-	s.kill() // the daemon, with SIGKILL
-	s.await("the orphaned worker to follow the daemon", func() bool { return len(s.processes()) == 0 })
-	s.start()
-	s.awaitDone(100)
-
-	st, _ := s.status()
-	syscall.Kill(st.Engine.PID, syscall.SIGKILL)
-	s.await("the worker to be started again", func() bool {
-		now, ok := s.status()
-		return ok && now.Engine.Restarts == 1 && now.Engine.State == "ready"
-	})
-	s.awaitDone(180)
-
-	core := s.engineCore()
-	syscall.Kill(core, syscall.SIGKILL)
-	s.await("the loss of EngineCore to be noticed", func() bool {
-		now, ok := s.status()
-		return ok && now.Engine.Restarts == 2
-	})
-	if _, alive := s.processes()[core]; alive {
-		t.Error("EngineCore is still alive")
-	}
-	s.awaitEnded("kill")
-	s.expectOnce("kill", ids)
-	s.verify()
-	s.stop()
-
-	var batch struct{ Stoker struct{ Redone int } }
-	b, err := os.ReadFile(filepath.Join(s.root, "outbox", "kill.batch.json"))
-	if err != nil || json.Unmarshal(b, &batch) != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d of %d lines were run again after 3 kills with 16 in flight", batch.Stoker.Redone, len(ids))
-	if batch.Stoker.Redone > 3*16 {
-		t.Errorf("%d lines were redone, more than were in flight", batch.Stoker.Redone)
-	}
-}
-
-// engineCore finds vLLM's engine process by the title that it gives itself.
-func (s *service) engineCore() int {
-	s.t.Helper()
-	for pid, cmdline := range s.processes() {
-		if strings.Contains(cmdline, "EngineCore") || strings.Contains(cmdline, "spawn_main") {
-			return pid
-		}
-	}
-	s.t.Fatalf("no EngineCore among %v", s.processes())
-	return 0
-}
-
 // TestPermanentFailures starts engines that can never run. Status says why, and nothing is tried again.
 func TestPermanentFailures(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		env  string
 		want []string

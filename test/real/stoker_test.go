@@ -58,7 +58,8 @@ type service struct {
 	log  *bytes.Buffer
 
 	instance string
-	groups   map[int]bool // process groups of the workers that status named
+	groups   map[int]bool              // process groups of the workers that status named
+	enclose  func(*exec.Cmd) *exec.Cmd // where the daemon runs; nil: here
 }
 
 func newService(t testing.TB, env ...string) *service {
@@ -87,6 +88,10 @@ func (s *service) start() {
 	s.t.Helper()
 	s.log = new(bytes.Buffer)
 	s.cmd = s.command("run")
+	if s.enclose != nil {
+		s.cmd = s.enclose(s.cmd)
+	}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // none outlives the tests
 	s.cmd.Stderr = s.log
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -115,14 +120,15 @@ func (s *service) stop() {
 type status struct {
 	Instance string
 	Engine   struct {
-		State    string
-		Reason   string
-		PID      int
-		Restarts int
-		InFlight int `json:"in_flight"`
+		State, Phase, Reason, Hint string
+		Shortage                   struct{ Need, Free, Total int64 }
+		PID                        int
+		Restarts                   int
+		InFlight                   int `json:"in_flight"`
 	}
 	Dispatch struct {
-		Running []struct{ Completed, Failed uint32 }
+		Running []struct{ Completed, Failed, Redone uint32 }
+		Totals  struct{ Completed, Quarantined int }
 	}
 }
 
@@ -159,6 +165,25 @@ func (s *service) awaitReady() {
 		}
 		return ok && st.Engine.State == "ready"
 	})
+}
+
+// awaitReason waits until the engine has died, or not started, for a reason with this text in it.
+func (s *service) awaitReason(text string) (st status) {
+	s.t.Helper()
+	s.await("an engine that is down because "+text, func() (ok bool) {
+		st, ok = s.status()
+		return ok && strings.Contains(st.Engine.Reason, text)
+	})
+	return st
+}
+
+// redone is how many lines of the running batch faults have made run again.
+func (s *service) redone() int {
+	st, ok := s.status()
+	if !ok || len(st.Dispatch.Running) == 0 {
+		s.t.Fatal("no batch runs any more: make it longer")
+	}
+	return int(st.Dispatch.Running[0].Redone)
 }
 
 // awaitDone waits until some of the running batch's lines are done, but not all.
@@ -228,6 +253,52 @@ func (s *service) results(file string) map[string]result {
 		all[r.CustomID] = r
 	}
 	return all
+}
+
+// outcome counts the ids without an answer, and the result lines beyond each id's one.
+func (s *service) outcome(name string, ids []string) (lost, doubled int) {
+	s.t.Helper()
+	count := map[string]int{}
+	for _, suffix := range []string{".output.jsonl", ".errors.jsonl"} {
+		b, err := os.ReadFile(filepath.Join(s.root, "outbox", name+suffix))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+		for line := range bytes.Lines(b) {
+			var r result
+			if err := json.Unmarshal(line, &r); err != nil {
+				s.t.Fatalf("%s%s: %v", name, suffix, err)
+			}
+			count[r.CustomID]++
+		}
+	}
+	output := s.results(name + ".output.jsonl")
+	for _, id := range ids {
+		if _, ok := output[id]; !ok {
+			lost++
+		}
+	}
+	for _, n := range count {
+		doubled += n - 1
+	}
+	if lost > 0 || doubled > 0 {
+		s.t.Errorf("of %d lines %d are lost, %d doubled", len(ids), lost, doubled)
+	}
+	return lost, doubled
+}
+
+// batchRedone is what a published batch says of the lines that ran again.
+func (s *service) batchRedone(name string) int {
+	s.t.Helper()
+	var batch struct{ Stoker struct{ Redone int } }
+	b, err := os.ReadFile(filepath.Join(s.root, "outbox", name+".batch.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &batch)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return batch.Stoker.Redone
 }
 
 // expectOnce proves that each id stands exactly once in the output, and nothing else anywhere.

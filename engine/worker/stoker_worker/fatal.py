@@ -40,6 +40,7 @@ def _sign(pattern: str, cause: str, hint: str | None = None, permanent: bool | N
 
 GATED_HINT = "accept the model's terms on huggingface.co and give a token that may read it in engine.hf_token_file"
 MEMORY_HINT = "free memory on the device, or lower engine.gpu_memory_utilization"
+HOST_HINT = "stop what else uses memory, or lower kv_cache_memory_bytes in [engine.args]"
 FIT_HINT = "lower engine.max_model_len, or raise engine.gpu_memory_utilization"
 NAME_HINT = "check engine.model; a private model needs engine.hf_token_file"
 
@@ -74,8 +75,12 @@ SIGNS = (
     ),
     _sign(r"larger than the available KV cache memory|No available memory for the cache blocks", "gpu_memory", FIT_HINT),
     _sign(
-        r"Free memory on device|Available memory on node|OutOfMemoryError|CUDA out of memory|HIP out of memory"
-        r"|CUDA error: out of memory|DefaultCPUAllocator: can't allocate|Cannot allocate memory|std::bad_alloc|\bMemoryError\b",
+        r"Available memory on node|DefaultCPUAllocator: can't allocate|Cannot allocate memory|\bMemoryError\b",
+        "gpu_memory",
+        HOST_HINT,
+    ),
+    _sign(
+        r"Free memory on device|OutOfMemoryError|CUDA out of memory|HIP out of memory|CUDA error: out of memory",
         "gpu_memory",
         MEMORY_HINT,
     ),
