@@ -19,8 +19,10 @@ var errEnded = errors.New("the worker closed its replies, but does not end")
 
 // serve feeds a worker until it dies, hangs or is to stop.
 func (s *Supervisor) serve(p *process) error {
-	tick := time.NewTicker(min(pingEvery, max(s.o.Hang/4, time.Millisecond), max(s.o.LoadStall/4, time.Millisecond)))
+	every := min(pingEvery, max(s.o.Hang/4, time.Millisecond), max(s.o.LoadStall/4, time.Millisecond))
+	tick := time.NewTicker(every)
 	defer tick.Stop()
+	checked := time.Now()
 	for {
 		out, next := s.outgoing()
 		select {
@@ -45,6 +47,10 @@ func (s *Supervisor) serve(p *process) error {
 		case reply := <-s.tree:
 			reply <- s.life.tree()
 		case <-tick.C:
+			if late := time.Since(checked); late > 2*every {
+				s.life.excuse(late)
+			}
+			checked = time.Now()
 			if err := s.checkClocks(p); err != nil {
 				return err
 			}
@@ -178,6 +184,13 @@ func (s *Supervisor) takeStats(m *message) {
 	l.stats, l.statsAt = *m, l.heard
 	s.state.Running, s.state.Waiting, s.state.KVCache = m.Running, m.Waiting, m.KVCache
 	s.state.PromptTokens, s.state.OutputTokens = m.PromptTokens, m.GenerationTokens
+}
+
+// excuse forgives a worker the time in which nobody listened to it: stoker, or the whole machine, stood still, and what
+// the worker said meanwhile may not have been read yet.
+func (l *life) excuse(d time.Duration) {
+	l.heard = l.heard.Add(d)
+	l.progressed = l.progressed.Add(d)
 }
 
 // checkClocks is the three clocks: liveness, stall while loading, hang with requests in flight.

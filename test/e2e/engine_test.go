@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,6 +82,36 @@ func TestHang(t *testing.T) {
 	h.Drop(in.Name, in.Content())
 	h.Start()
 	if err := h.End(in); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStopOfTheDaemon proves that a healthy engine is not taken for a hung one by a daemon that did not run itself.
+func TestStopOfTheDaemon(t *testing.T) {
+	t.Parallel()
+	h := rig.NewHome(t, rig.Released, "[engine]\nkind = \"echo\"\nhang = \"2s\"\n[engine.args]\ndelay = \"1h\"\n[run]\ndrain = \"1ms\"\n[inbox]\nsettle = \"100ms\"\n")
+	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 5)}
+	h.Drop(in.Name, in.Content())
+	h.Start()
+	inFlight := func() bool {
+		s, _ := rig.Report[rig.Status](h, "status")
+		return s.Engine.InFlight == 5
+	}
+	if err := h.Await("requests in flight", inFlight); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		h.Daemon.Process.Signal(syscall.SIGSTOP)
+		time.Sleep(3 * time.Second)
+		h.Daemon.Process.Signal(syscall.SIGCONT)
+		if err := h.Await("requests in flight", inFlight); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, _ := rig.Report[rig.Status](h, "status"); s.Engine.Restarts != 0 {
+		t.Errorf("the engine was started again %d times: %s", s.Engine.Restarts, s.Engine.Reason)
+	}
+	if err := h.Stop(); err != nil {
 		t.Error(err)
 	}
 }
