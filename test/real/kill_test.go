@@ -33,7 +33,7 @@ func TestKills(t *testing.T) {
 	began := time.Now()
 	s := &storm{rand: rig.Random(t), service: newService(t,
 		fmt.Sprintf("STOKER_ENGINE__IN_FLIGHT=%d", killInFlight), "STOKER_ENGINE__HANG=30s", "STOKER_ENGINE__LOAD_STALL=45s")}
-	lines, ids := requests("kill", 400)
+	lines, ids := requests("kill", 240)
 	s.drop("kill.jsonl", lines)
 
 	for range 3 {
@@ -109,7 +109,7 @@ func (s *storm) atWork(what string, fault func(status)) {
 func (s *storm) whileLoading(fault func(pid int)) {
 	s.t.Helper()
 	s.await("a load", func() bool { st, ok := s.status(); return ok && st.Engine.State == "loading" })
-	s.watch(s.moment(15 * time.Second))
+	s.watch(s.moment(18 * time.Second))
 	st, _ := s.status()
 	if st.Engine.State != "loading" {
 		s.t.Fatalf("the engine is %s, and not loading any more", st.Engine.State)
