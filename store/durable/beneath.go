@@ -2,6 +2,7 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ var _ FS = Beneath{}
 
 // ErrOutside means that a path leads out of the folders that stoker works in.
 var ErrOutside = errors.New("outside of the folders that are configured")
+
+// errLeadsOut is ErrOutside, by a link in the path.
+var errLeadsOut = fmt.Errorf("a symbolic link leads %w", ErrOutside)
 
 // ErrNotRegular means that there is something else where a regular file was expected.
 var ErrNotRegular = errors.New("not a regular file")
@@ -42,7 +46,7 @@ func (b Beneath) within(op, path string, do func(r *os.Root, rel string) error) 
 	if err == nil {
 		return nil
 	}
-	return &fs.PathError{Op: op, Path: path, Err: cause(err)}
+	return &fs.PathError{Op: op, Path: path, Err: cause(escape(err))}
 }
 
 func (b Beneath) inRoot(path string, do func(r *os.Root, rel string) error) error {
@@ -69,10 +73,27 @@ func cause(err error) error {
 	return err
 }
 
+// openDir opens a folder for its names. What is no folder is ENOTDIR at once: a pipe would wait for its writer.
+func openDir(r *os.Root, rel string) (*os.File, error) {
+	f, err := r.OpenFile(rel, os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, escape(err)
+	}
+	return f, nil
+}
+
+// escape finds words for package os's error for a link that leads out of a root, which has no name there.
+func escape(err error) error {
+	if c := cause(err); c.Error() == "path escapes from parent" {
+		return errLeadsOut
+	}
+	return err
+}
+
 // at calls do with the open folder that holds a path's last element.
 func (b Beneath) at(path string, do func(place) error) error {
 	return b.inRoot(path, func(r *os.Root, rel string) error {
-		dir, err := r.Open(filepath.Dir(rel))
+		dir, err := openDir(r, filepath.Dir(rel))
 		if err != nil {
 			return err
 		}
@@ -135,7 +156,7 @@ func (b Beneath) Lstat(path string) (st fs.FileInfo, err error) {
 // ReadDir implements FS.
 func (b Beneath) ReadDir(dir string) (entries []fs.DirEntry, err error) {
 	err = b.within("readdir", dir, func(r *os.Root, rel string) error {
-		f, err := r.Open(rel)
+		f, err := openDir(r, rel)
 		if err != nil {
 			return err
 		}
@@ -147,9 +168,34 @@ func (b Beneath) ReadDir(dir string) (entries []fs.DirEntry, err error) {
 	return entries, err
 }
 
-// Mkdir implements FS.
+// Mkdir implements FS. The umask has no say: up to perm, the new folder is open to those to whom the folder above it is,
+// and its files get the group that files there get.
 func (b Beneath) Mkdir(dir string, perm fs.FileMode) error {
-	return b.within("mkdir", dir, func(r *os.Root, rel string) error { return r.Mkdir(rel, perm) })
+	err := b.at(dir, func(p place) error {
+		if err := unix.Mkdirat(p.dir, p.base, uint32(perm.Perm())); err != nil {
+			return err
+		}
+		shareLikeParent(p, uint32(perm.Perm()))
+		return nil
+	})
+	if err != nil {
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: cause(err)}
+	}
+	return nil
+}
+
+// shareLikeParent does what it can: some filesystems have no permissions to set.
+func shareLikeParent(p place, perm uint32) {
+	var above unix.Stat_t
+	if err := unix.Fstat(p.dir, &above); err != nil {
+		return
+	}
+	fd, err := openat(p, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	unix.Fchmod(fd, above.Mode&perm|above.Mode&unix.S_ISGID)
 }
 
 // Remove implements FS.
@@ -173,7 +219,7 @@ func (b Beneath) RenameNew(from, to string) error { return b.between(from, to, r
 // SyncDir implements FS. EINVAL and ENOTSUP, which old SMB mounts return, are not errors.
 func (b Beneath) SyncDir(dir string) error {
 	return b.within("sync directory", dir, func(r *os.Root, rel string) error {
-		f, err := r.Open(rel)
+		f, err := openDir(r, rel)
 		if err != nil {
 			return err
 		}

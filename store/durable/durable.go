@@ -50,8 +50,8 @@ func MkdirAll(fsys FS, dir string, perm fs.FileMode) error {
 	return SyncDir(fsys, parent)
 }
 
-// WriteFile creates or replaces path with data, complete or not at all, and durable once it returns. Two goroutines must
-// not write the same path at a time.
+// WriteFile creates or replaces path with data, complete or not at all, and durable once it returns. The umask takes
+// nothing from perm. Two goroutines must not write the same path at a time.
 func WriteFile(fsys FS, path string, data []byte, perm fs.FileMode) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
 	f, err := Create(fsys, tmp, perm)
@@ -59,6 +59,9 @@ func WriteFile(fsys FS, path string, data []byte, perm fs.FileMode) error {
 		return err
 	}
 	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(perm)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -155,6 +158,9 @@ func copySynced(fsys FS, from, to string) error {
 		return err
 	}
 	_, err = io.Copy(dst, src)
+	if err == nil {
+		err = dst.Chmod(st.Mode().Perm()) // all of them, whatever the umask is
+	}
 	if err == nil {
 		err = dst.Chtime(st.ModTime())
 	}

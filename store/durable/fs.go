@@ -60,7 +60,7 @@ func SameFile(a, b fs.FileInfo) bool {
 
 // ReadFile returns a file's contents.
 func ReadFile(fsys FS, path string) ([]byte, error) {
-	f, err := fsys.OpenFile(path, os.O_RDONLY, 0)
+	f, err := OpenRegular(fsys, path)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +69,14 @@ func ReadFile(fsys FS, path string) ([]byte, error) {
 }
 
 // OpenRegular opens a file for reading that somebody else put there. Anything but a regular file is an error at once: a
-// pipe would never be read to its end.
+// pipe would never be read to its end, and some devices act when they are opened. It looks before it opens, because of
+// those, and once more after, because of who may be quicker.
 func OpenRegular(fsys FS, path string) (File, error) {
+	if st, err := fsys.Lstat(path); err != nil {
+		return nil, err
+	} else if !st.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: ErrNotRegular}
+	}
 	f, err := fsys.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
