@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"time"
@@ -55,11 +56,16 @@ func (p *Publisher) noteTemp(queue, id string) string {
 	return filepath.Join(p.o.Dir, queue, store.TempPrefix+id+store.SuffixStatus+".tmp")
 }
 
-// writeNote replaces a note. Unlike a result it is not synced: after a power cut it is written again.
+// writeNote replaces a note, and nothing else. Unlike a result it is not synced: after a power cut it is written again.
 func (p *Publisher) writeNote(n Note) error {
 	dir := filepath.Join(p.o.Dir, n.Queue)
 	if err := durable.MkdirAll(p.o.FS, dir, 0o775); err != nil {
 		return err
+	}
+	note := p.note(n.Queue, n.Name)
+	put := p.o.FS.RenameNew
+	if p.isNoteOf(note, n.ID) {
+		put = p.o.FS.Rename
 	}
 	tmp := p.noteTemp(n.Queue, n.ID)
 	f, err := p.create(tmp)
@@ -71,7 +77,7 @@ func (p *Publisher) writeNote(n Note) error {
 		err = cerr
 	}
 	if err == nil {
-		err = p.o.FS.Rename(tmp, filepath.Join(dir, string(n.Name)+store.SuffixStatus))
+		err = put(tmp, note)
 	}
 	if err != nil {
 		p.o.FS.Remove(tmp)
@@ -79,8 +85,27 @@ func (p *Publisher) writeNote(n Note) error {
 	return err
 }
 
+func (p *Publisher) note(queue string, name store.FileName) string {
+	return filepath.Join(p.o.Dir, queue, string(name)+store.SuffixStatus)
+}
+
+// heading is a note's first line, by which stoker knows it again.
+func heading(id string) string { return "batch:  " + id + "\n" }
+
+// isNoteOf reports whether a file is the note of a batch, and not somebody's file that has its name.
+func (p *Publisher) isNoteOf(path, id string) bool {
+	f, err := durable.OpenRegular(p.o.FS, path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	begins := make([]byte, len(heading(id)))
+	_, err = io.ReadFull(f, begins)
+	return err == nil && string(begins) == heading(id)
+}
+
 func (n Note) text(now time.Time) string {
-	s := fmt.Sprintf("batch:  %s\nstate:  %s\n", n.ID, n.State)
+	s := fmt.Sprintf("%sstate:  %s\n", heading(n.ID), n.State)
 	if n.Reason != "" {
 		s += "reason: " + n.Reason + "\n"
 	}
@@ -104,8 +129,11 @@ func (p *Publisher) removeNote(b *store.Batch) {
 		p.gone[b.Meta.ID] = true
 	}
 	p.mu.Unlock()
-	note := filepath.Join(p.o.Dir, b.Meta.Queue, string(b.Meta.Name)+store.SuffixStatus)
-	for _, path := range []string{note, p.noteTemp(b.Meta.Queue, b.Meta.ID)} {
+	paths := []string{p.noteTemp(b.Meta.Queue, b.Meta.ID)}
+	if note := p.note(b.Meta.Queue, b.Meta.Name); p.isNoteOf(note, b.Meta.ID) {
+		paths = append(paths, note)
+	}
+	for _, path := range paths {
 		if err := p.o.FS.Remove(path); ignoreMissing(err) != nil {
 			p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Msg("cannot remove status note")
 		}
