@@ -1,11 +1,14 @@
 package inbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -39,12 +42,14 @@ func (in *Inbox) archiveOne(r *store.Record) error {
 	if r.State == store.Failed {
 		folder = "failed"
 	}
+	in.dropLink(r.ID)
 	from := in.claimPath(r.ID, r.Input.Name)
 	to, err := in.move(from, folder, r.Queue, r.Input.Name)
 	if err != nil && !in.isGone(r.ID, r.Input.Name) { // one that is gone was moved before a crash, or taken away
 		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
 	}
 	faults.Crash("archive.moved")
+	in.giveBackRest(r.ID, r.Queue)
 	in.dropClaimDir(r.ID)
 	if err := in.o.Store.SetArchived(r.ID); err != nil {
 		return err
@@ -56,8 +61,10 @@ func (in *Inbox) archiveOne(r *store.Record) error {
 
 // move puts a claimed file into a folder of the archive under its name, or the next free one: x~2.jsonl.
 func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, error) {
-	if _, err := in.o.FS.Lstat(from); err != nil {
+	if st, err := in.o.FS.Lstat(from); err != nil {
 		return "", err
+	} else if !st.Mode().IsRegular() { // the file was taken away; the archive is no place for what is there instead
+		return "", cmp.Or(giveBack(in.o.FS, in.o.Dir, from, queue, name), fs.ErrNotExist)
 	}
 	dir := filepath.Join(in.o.Archive, folder, queue)
 	if err := durable.MkdirAll(in.o.FS, dir, 0o775); err != nil {
@@ -204,8 +211,15 @@ func (in *Inbox) noteDuplicate(c *claim) error {
 	return durable.WriteFile(in.o.FS, noteBeside(c.duplicate.moved), append(b, '\n'), 0o664)
 }
 
-// noteBeside is the name of a duplicate's note.
+// number is what tells a name from the one before it.
+var number = regexp.MustCompile(`(~[0-9]{1,9})?$`)
+
+// noteBeside is the name of a duplicate's note. A stem that is too long for it keeps its number, and leaves room for the
+// temporary name that durable.WriteFile makes of it.
 func noteBeside(path string) string {
-	stem, _, _ := store.SplitInputName(filepath.Base(path))
-	return filepath.Join(filepath.Dir(path), stem+store.SuffixDuplicate)
+	stem, _ := splitName(filepath.Base(path))
+	n := number.FindString(stem)
+	suffix := n + store.SuffixDuplicate
+	stem = store.CutName(strings.TrimSuffix(stem, n), len(suffix)+len("..tmp"))
+	return filepath.Join(filepath.Dir(path), stem+suffix)
 }

@@ -93,7 +93,10 @@ func (in *Inbox) claim(k fileKey, f *file) (*claim, error) {
 
 func (in *Inbox) makeClaimDir(c *claim) error {
 	dir := filepath.Join(in.processing(), c.id)
-	if err := durable.MkdirAll(in.o.FS, dir, 0o775); err != nil {
+	if err := durable.MkdirAll(in.o.FS, filepath.Dir(in.processing()), 0o775); err != nil { // other stokers' folders are in it, too
+		return err
+	}
+	if err := durable.MkdirAll(in.o.FS, dir, 0o755); err != nil {
 		return err
 	}
 	if c.queue == "" {
@@ -178,9 +181,10 @@ func (in *Inbox) isReady(c *claim) bool {
 		in.retry(c, err)
 		return false
 	}
+	in.dropLink(c.id)
 	st, err := in.o.FS.Lstat(in.claimPath(c.id, c.name))
 	if err == nil && !st.Mode().IsRegular() {
-		in.retry(c, errors.New("not a regular file"))
+		in.giveBackOdd(c)
 		return false
 	}
 	if err == nil && !c.see(st) {
@@ -267,6 +271,7 @@ func (in *Inbox) admitted(a admission) {
 // release forgets a claim whose file has left .processing.
 func (in *Inbox) release(c *claim) {
 	delete(in.claims, c.id)
+	in.giveBackRest(c.id, c.queue)
 	in.dropClaimDir(c.id)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,8 @@ type Inbox struct {
 	// Only used by the goroutine of Run.
 	files          map[fileKey]*file
 	ignored        []Waiting
+	strays         []Waiting // under .processing
+	strayed        []Waiting // as of the look before
 	foreign        []Foreign
 	claims         map[string]*claim // by batch id, until admitted
 	admitting      map[fileKey]bool  // claims that are being copied, by what they were called
@@ -237,7 +240,7 @@ func (in *Inbox) nextRound() time.Duration {
 }
 
 func (in *Inbox) report(problem error) {
-	s := Status{Watching: in.watch.Alive(), Scanned: time.Now(), Waiting: []Waiting{}, Ignored: in.ignored, Foreign: in.foreign}
+	s := Status{Watching: in.watch.Alive(), Scanned: time.Now(), Waiting: []Waiting{}, Ignored: slices.Concat(in.ignored, in.strays), Foreign: in.foreign}
 	if problem != nil {
 		s.Problem = problem.Error()
 	}

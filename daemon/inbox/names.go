@@ -26,10 +26,10 @@ func IsIgnored(name string) bool {
 	return false
 }
 
-// IsQueue reports whether a sub-folder is one that people drop into. A queue's name stands in JSON and in the
+// IsQueue reports whether a name is that of a sub-folder which people drop into. A queue's name stands in JSON and in the
 // configuration, which hold nothing but UTF-8.
 func IsQueue(name string) bool {
-	return utf8.ValidString(name) && !strings.HasPrefix(name, ".") && !strings.EqualFold(name, "@eaDir") && name != "__MACOSX" && !strings.HasPrefix(name, "#")
+	return name != "" && len(name) <= maxQueueName && !strings.ContainsAny(name, "/\x00") && utf8.ValidString(name) && !strings.HasPrefix(name, ".") && !strings.EqualFold(name, "@eaDir") && name != "__MACOSX" && !strings.HasPrefix(name, "#")
 }
 
 // isBatch reports whether a name is that of a batch file.

@@ -36,10 +36,13 @@ func (in *Inbox) findClaims() {
 		return
 	}
 	known := map[string]bool{}
+	in.strayed, in.strays = in.strays, nil
 	for _, d := range dirs {
 		id := d.Name()
 		switch {
-		case !store.ValidID(id) || in.claims[id] != nil || faults.Planted("claim-forgotten"):
+		case in.claims[id] != nil || IsIgnored(id) || faults.Planted("claim-forgotten"):
+		case !d.IsDir() || !store.ValidID(id):
+			in.stray(id, "stoker did not put it there")
 		case in.known[id] || in.isBatch(id):
 			known[id] = true
 		default:
@@ -62,7 +65,7 @@ func (in *Inbox) findClaim(id string) {
 	c, err := in.readClaim(id)
 	switch {
 	case err != nil:
-		in.o.Logger.Warn().Err(err).Str("batch", id).Msg("cannot read claim")
+		in.stray(id, reasonOf(err))
 	case c == nil:
 		in.dropClaimDir(id) // claimed nothing: the crash came before the rename
 	default:
@@ -96,23 +99,27 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(entries, isClaimed)
-	if i < 0 {
+	if !slices.ContainsFunc(entries, isClaimed) {
 		return nil, nil
 	}
-	st, err := entries[i].Info()
+	i := slices.IndexFunc(entries, isBatchFile)
+	if i < 0 {
+		return nil, errors.New("what it holds is no batch file")
+	}
+	name := store.FileName(entries[i].Name())
+	st, err := in.o.FS.Lstat(in.claimPath(id, name))
 	if err != nil {
 		return nil, err
 	}
-	queue, err := durable.ReadFile(in.o.FS, filepath.Join(dir, queueFile))
-	if ignoreMissing(err) != nil {
+	queue, err := in.queueOf(id)
+	if err != nil {
 		return nil, err
 	}
 	if q := string(queue); q != "" && (!IsQueue(q) || strings.ContainsAny(q, "/\x00")) {
 		return nil, fmt.Errorf("%q is no name of a queue", queue)
 	}
 	return &claim{
-		id: id, queue: string(queue), name: store.FileName(st.Name()), since: time.Now(), print: fingerprintOf(st),
+		id: id, queue: queue, name: name, since: time.Now(), print: fingerprintOf(st),
 		reason: "claimed before a crash",
 	}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -108,10 +109,12 @@ func (in *Inbox) look(queue string, entries []fs.DirEntry, round map[fileKey]boo
 		case IsIgnored(name), e.IsDir() && queue == "":
 		case e.IsDir():
 			in.ignore(queue, name, "folders this deep are not looked into")
+		case e.Type() == fs.ModeSymlink && queue == "" && !isBatch(name):
+			in.ignore(queue, name, "a symbolic link, which stoker does not follow; a queue must be a real folder")
 		case !isBatch(name):
 			in.ignore(queue, name, "not a .jsonl, .jsonl.gz or .jsonl.zst file")
 		case !e.Type().IsRegular():
-			in.ignore(queue, name, "not a regular file ("+e.Type().String()+")")
+			in.ignore(queue, name, "not a regular file, but "+kindOf(e.Type()))
 		default:
 			key := fileKey{queue, store.FileName(name)}
 			round[key] = in.observe(key)
@@ -122,6 +125,22 @@ func (in *Inbox) look(queue string, entries []fs.DirEntry, round map[fileKey]boo
 func (in *Inbox) ignore(queue, name, reason string) {
 	if len(in.ignored) < maxIgnored {
 		in.ignored = append(in.ignored, Waiting{Queue: queue, Name: store.FileName(name), State: "ignored", Reason: reason})
+	}
+}
+
+// kindOf says what is no regular file.
+func kindOf(m fs.FileMode) string {
+	switch m.Type() {
+	case fs.ModeDir:
+		return "a folder"
+	case fs.ModeSymlink:
+		return "a symbolic link"
+	case fs.ModeNamedPipe:
+		return "a pipe"
+	case fs.ModeSocket:
+		return "a socket"
+	default:
+		return "a device"
 	}
 }
 
@@ -222,7 +241,7 @@ func (in *Inbox) foreignClaims() []Foreign {
 	root := filepath.Join(in.o.Dir, ".processing")
 	dirs, _ := in.o.FS.ReadDir(root)
 	for _, d := range dirs {
-		if d.IsDir() && d.Name() != in.o.Store.Instance() {
+		if d.IsDir() && d.Name() != in.o.Store.Instance() && len(all) < maxIgnored {
 			all = append(all, Foreign{Instance: strings.ToValidUTF8(d.Name(), "\uFFFD"), Claims: in.countClaims(filepath.Join(root, d.Name()))})
 		}
 	}
@@ -246,6 +265,12 @@ func reasonOf(err error) string {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno.Error()
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err.Error()
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return e.Err.Error()
 	}
 	return err.Error()
 }
