@@ -94,10 +94,10 @@ func (a *app) writeBatch(b *api.Batch, loaded *config.Loaded) error {
 	row("id", "%s", b.ID)
 	row("state", "%s", b.State)
 	if b.Reason != "" {
-		row("reason", "%s", b.Reason)
+		row("reason", "%s", printable(b.Reason))
 	}
 	if b.Refused != nil {
-		row("refused", "%s: %s", b.Refused.Code, b.Refused.Message)
+		row("refused", "%s: %s", b.Refused.Code, printable(b.Refused.Message))
 	}
 	row("input", "%s, %s, sha256 %s", printable(b.InputName), humanize.IBytes(uint64(b.InputBytes)), b.InputSHA256)
 	if b.Changed {

@@ -154,9 +154,9 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 }
 
 func (a *app) say(message, hint string) {
-	fmt.Fprintf(a.stderr, "stoker: error: %s\n", message)
+	fmt.Fprintf(a.stderr, "stoker: error: %s\n", harmless(message))
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "stoker: hint: %s\n", hint)
+		fmt.Fprintf(a.stderr, "stoker: hint: %s\n", harmless(hint))
 	}
 }
 

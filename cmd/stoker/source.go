@@ -12,6 +12,7 @@ import (
 	"stoker/daemon/config"
 	"stoker/engine"
 	"stoker/store"
+	"stoker/store/durable"
 )
 
 // source is where reports come from: the daemon, or the state folder where none runs.
@@ -85,7 +86,8 @@ func (o *onDisk) Batch(_ context.Context, id string) (*api.Batch, error) {
 }
 
 func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, error) {
-	report, err := o.store.Verify(ctx, id, store.Folders{Inbox: o.loaded.Paths.Inbox, Outbox: o.loaded.Paths.Outbox})
+	p := &o.loaded.Paths
+	report, err := o.store.Verify(ctx, id, store.Folders{FS: durable.Beneath{p.Inbox, p.Outbox}, Inbox: p.Inbox, Outbox: p.Outbox})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +147,7 @@ func (a *app) resolve(ctx context.Context, src source, arg string) (string, erro
 	switch {
 	case len(byName) > 0:
 		newest := byName[len(byName)-1]
-		fmt.Fprintf(a.stderr, "stoker: %s is batch %s, the newest of %d\n", arg, newest, len(byName))
+		fmt.Fprintf(a.stderr, "stoker: %s is batch %s, the newest of %d\n", printable(arg), newest, len(byName))
 		return newest, nil
 	case len(byPrefix) == 1:
 		return byPrefix[0], nil

@@ -101,7 +101,7 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 	fmt.Fprintf(w, "inbox    %s%s\n", loaded.Paths.Inbox, inboxState(s.Inbox))
 	fmt.Fprintf(w, "batches  %s\n", countText(s.Batches))
 	if s.Outbox != nil && s.Outbox.Reason != "" {
-		fmt.Fprintf(w, "outbox   %d batches cannot be published: %s\n", s.Outbox.Queue, s.Outbox.Reason)
+		fmt.Fprintf(w, "outbox   %d batches cannot be published: %s\n", s.Outbox.Queue, printable(s.Outbox.Reason))
 	}
 	if s.Dispatch != nil {
 		writeRunning(w, s.Dispatch)
@@ -110,7 +110,7 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 		writeWaiting(w, "waiting", s.Inbox.Waiting)
 		writeWaiting(w, "ignored", s.Inbox.Ignored)
 		for _, f := range s.Inbox.Foreign {
-			fmt.Fprintf(w, "foreign  stoker %s holds %d claimed files here\n", f.Instance, f.Claims)
+			fmt.Fprintf(w, "foreign  stoker %s holds %d claimed files here\n", printable(f.Instance), f.Claims)
 		}
 	}
 }
@@ -129,9 +129,9 @@ func writeEngine(w io.Writer, e *engine.Status) {
 		if e.Shortage != nil {
 			what = "waits for memory, tries again"
 		}
-		fmt.Fprintf(w, "engine   %s in %s: %s\n", what, max(0, time.Until(e.RetryAt)).Round(time.Second), e.Reason)
+		fmt.Fprintf(w, "engine   %s in %s: %s\n", what, max(0, time.Until(e.RetryAt)).Round(time.Second), printable(e.Reason))
 	case engine.Failed:
-		fmt.Fprintf(w, "engine   down for good: %s\n", e.Reason)
+		fmt.Fprintf(w, "engine   down for good: %s\n", printable(e.Reason))
 	default:
 		fmt.Fprintf(w, "engine   %s\n", e.State)
 	}
@@ -153,7 +153,7 @@ func inboxState(s *inbox.Status) string {
 	case s == nil:
 		return ""
 	case s.Problem != "":
-		return ", cannot be read: " + s.Problem
+		return ", cannot be read: " + printable(s.Problem)
 	case s.Watching:
 		return ", watched"
 	}
@@ -178,7 +178,7 @@ const maxShown = 20
 
 func writeRunning(w io.Writer, s *dispatch.Snapshot) {
 	if s.Full != "" {
-		fmt.Fprintf(w, "state    full, waiting for space: %s\n", s.Full)
+		fmt.Fprintf(w, "state    full, waiting for space: %s\n", printable(s.Full))
 	}
 	if s.Isolating {
 		fmt.Fprintln(w, "engine   finding the request that brings it down")
@@ -211,7 +211,7 @@ func runningText(r *dispatch.Running) string {
 		text += ", ready in " + (time.Duration(r.ETASeconds) * time.Second).String()
 	}
 	if r.Reason != "" {
-		text += ", waits: " + r.Reason
+		text += ", waits: " + printable(r.Reason)
 	}
 	return text
 }
@@ -236,7 +236,7 @@ func writeWaiting(w io.Writer, title string, files []inbox.Waiting) {
 		if f.Queue != "" {
 			path = f.Queue + "/" + path
 		}
-		fmt.Fprintf(w, "%s  %q %s: %s\n", title, path, f.State, f.Reason)
+		fmt.Fprintf(w, "%s  %q %s: %s\n", title, path, f.State, printable(f.Reason))
 	}
 }
 
@@ -260,4 +260,13 @@ func printable[S ~string](name S) string {
 		return strconv.Quote(string(name))
 	}
 	return string(name)
+}
+
+// harmless returns a text of one or more lines so that it does nothing to the terminal.
+func harmless(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
 }

@@ -283,7 +283,7 @@ func (a *app) reportEnded(batches []api.Batch, paths func(i int) []string) error
 func verdict(b *api.Batch) error {
 	switch {
 	case b.State == store.Failed && b.Refused != nil:
-		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed: %s", printable(b.InputName), b.Refused.Message)}
+		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed: %s", printable(b.InputName), printable(b.Refused.Message))}
 	case b.State == store.Failed:
 		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed", printable(b.InputName))}
 	case b.Failed > 0:

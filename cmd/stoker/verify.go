@@ -60,7 +60,7 @@ func (a *app) writeVerification(v *api.Verification) {
 		if f.Line > 0 {
 			place = fmt.Sprintf("%s (line %d of the input)", place, f.Line)
 		}
-		parts := slices.DeleteFunc([]string{kind, f.Batch, place, f.Message}, func(s string) bool { return s == "" })
+		parts := slices.DeleteFunc([]string{kind, f.Batch, place, printable(f.Message)}, func(s string) bool { return s == "" })
 		fmt.Fprintln(a.stdout, strings.Join(parts, ": "))
 	}
 	verdict := "ok: every invariant holds"
