@@ -152,7 +152,7 @@ func (a *app) resolve(ctx context.Context, src source, arg string) (string, erro
 	case len(byPrefix) == 1:
 		return byPrefix[0], nil
 	case len(byPrefix) > 1:
-		return "", &exitError{code: exitFailure, err: fmt.Errorf("%s is the beginning of %d batch ids", arg, len(byPrefix)), hint: fmt.Sprintf("give more of it; '%s' shows them", a.commandLine("list"))}
+		return "", &exitError{code: exitFailure, err: fmt.Errorf("%s is the beginning of %d batch ids", printable(arg), len(byPrefix)), hint: fmt.Sprintf("give more of it; '%s' shows them", a.commandLine("list"))}
 	}
-	return "", &exitError{code: exitFailure, err: fmt.Errorf("no batch %s", arg), hint: fmt.Sprintf("'%s' shows all", a.commandLine("list"))}
+	return "", &exitError{code: exitFailure, err: fmt.Errorf("no batch %s", printable(arg)), hint: fmt.Sprintf("'%s' shows all", a.commandLine("list"))}
 }

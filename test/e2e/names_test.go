@@ -22,6 +22,8 @@ func TestNames(t *testing.T) {
 		"dash":        "-rf.jsonl",
 		"long":        long,
 		"longest":     "xxxxx" + long,
+		"all ASCII":   strings.Repeat("x", 249) + ".jsonl",
+		"control":     "\a\x7f\u009b31m\u202e\r.jsonl",
 		"upper case":  "SHOUT.JSONL",
 		"tilde":       "x~2.jsonl",
 		"result-like": "x.output.jsonl",
