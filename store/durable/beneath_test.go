@@ -57,7 +57,7 @@ func (s *shared) operations() map[string]func(path string) error {
 		"move to":    func(path string) error { return Move(s.fs, s.file(path), path) },
 		"sync":       func(path string) error { return s.fs.SyncDir(path) },
 		"move":       func(path string) error { return Move(s.fs, path, other) },
-		"copy":       func(path string) error { return copyVerified(s.fs, path, other) },
+		"copy":       func(path string) error { return Copy(s.fs, path, other) },
 		"mkdir -p":   func(path string) error { return MkdirAll(s.fs, path, 0o755) },
 		"new + file": func(path string) error { return closed(Create(s.fs, path, 0o600)) },
 	}
@@ -266,7 +266,7 @@ func TestBeneathOddFiles(t *testing.T) {
 			must(t, plant("odd"))
 			fsys, odd := Beneath{in}, filepath.Join(in, "odd")
 			for name, err := range map[string]error{
-				"open": closed(OpenRegular(fsys, odd)), "read": second(ReadFile(fsys, odd)), "copy": copyVerified(fsys, odd, odd+".copy"),
+				"open": closed(OpenRegular(fsys, odd)), "read": second(ReadFile(fsys, odd)), "copy": Copy(fsys, odd, odd+".copy"),
 			} {
 				if !errors.Is(err, ErrNotRegular) {
 					t.Errorf("%s: %v", name, err)
