@@ -59,6 +59,10 @@ const (
 	Failed     State = "failed"
 )
 
+func (s State) known() bool {
+	return s == Validating || s == InProgress || s == Finalizing || s.Ended()
+}
+
 // Ended reports whether nothing more will happen to a batch in this state.
 func (s State) Ended() bool { return s == Completed || s == Failed }
 

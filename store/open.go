@@ -1,59 +1,104 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
 	"stoker/store/durable"
-	"stoker/store/faults"
 )
 
-const dbName = "stoker.db"
+const (
+	dbName     = "stoker.db"
+	batchesDir = "batches"
+)
 
-// lockTimeout is how long Open waits for another process to let go.
-const lockTimeout = 2 * time.Second
-
-// Open opens or creates the state folder for this process alone. The error is ErrInUse if another process has it.
+// Open opens or creates the state folder for this process alone. The error is ErrInUse if another process has it, and
+// ErrDamagedDB if the database must be made anew.
 func Open(dir string) (*Store, error) { return OpenOn(durable.Local{}, dir) }
 
 // OpenOn is Open with the batch folders on another filesystem. The database, which bbolt maps into memory, stays on the
 // machine's own.
 func OpenOn(fsys durable.FS, dir string) (*Store, error) {
-	if err := durable.MkdirAll(durable.Local{}, dir, 0o700); err != nil {
+	if err := makeState(fsys, dir); err != nil {
 		return nil, fmt.Errorf("open state %s: %w", dir, err)
 	}
-	if err := durable.MkdirAll(fsys, filepath.Join(dir, "batches"), 0o700); err != nil {
-		return nil, fmt.Errorf("open state %s: %w", dir, err)
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open state %s: %w", dir, err)
-	}
-	path := filepath.Join(dir, dbName)
-	if err := createDB(path); err != nil {
-		return nil, err
-	}
-	db, err := openDB(path, false)
+	lock, err := lockDir(dir, true)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open state: %w", err)
 	}
-	s := &Store{dir: dir, fs: fsys, db: db, reserved: map[string]struct{}{}}
-	if err = s.loadInstance(); err == nil {
-		err = s.sweep()
-	}
-	if err != nil {
-		db.Close()
-		return nil, err
+	s := &Store{dir: dir, fs: fsys, lock: lock, reserved: map[string]struct{}{}}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func makeState(fsys durable.FS, dir string) error {
+	if err := durable.MkdirAll(durable.Local{}, dir, 0o700); err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(fsys, filepath.Join(dir, batchesDir), 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
+}
+
+// open opens the database, after it has made the first one.
+func (s *Store) open() error {
+	path := filepath.Join(s.dir, dbName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := refuseLost(s.fs, s.dir); err != nil {
+			return err
+		}
+		if err := s.createFirst(path); err != nil {
+			return err
+		}
+	}
+	var err error
+	if s.db, err = openDatabase(path, false); err != nil {
+		return err
+	}
+	if err := s.loadInstance(); err != nil {
+		return err
+	}
+	if err := s.keepInstance(); err != nil {
+		return err
+	}
+	return s.sweep()
+}
+
+// refuseLost tells a database that is lost from one that never was: no batch is older than its database.
+func refuseLost(fsys durable.FS, dir string) error {
+	ids, err := batchFolders(fsys, dir)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	return fmt.Errorf("open state db %s: %w: it is missing, but there are %d batches beside it", filepath.Join(dir, dbName), ErrDamagedDB, len(ids))
+}
+
+// batchFolders returns the ids of the folders of batches, oldest first.
+func batchFolders(fsys durable.FS, dir string) ([]string, error) {
+	entries, err := fsys.ReadDir(filepath.Join(dir, batchesDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if ValidID(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
 }
 
 // sweep removes what a process that died left unfinished: databases under a temporary name, and folders of batches
@@ -62,12 +107,12 @@ func (s *Store) sweep() error {
 	if err := s.sweepDatabases(); err != nil {
 		return fmt.Errorf("sweep state: %w", err)
 	}
-	dirs, err := s.fs.ReadDir(filepath.Join(s.dir, "batches"))
+	ids, err := batchFolders(s.fs, s.dir)
 	if err != nil {
 		return fmt.Errorf("sweep state: %w", err)
 	}
-	for _, d := range dirs {
-		if err := s.sweepBatch(d.Name()); err != nil {
+	for _, id := range ids {
+		if err := s.sweepBatch(id); err != nil {
 			return fmt.Errorf("sweep state: %w", err)
 		}
 	}
@@ -80,7 +125,7 @@ func (s *Store) sweepDatabases() error {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), dbName+".") && strings.HasSuffix(e.Name(), ".tmp") {
+		if isStateTemp(e.Name()) {
 			if err := os.Remove(filepath.Join(s.dir, e.Name())); err != nil {
 				return err
 			}
@@ -89,12 +134,16 @@ func (s *Store) sweepDatabases() error {
 	return nil
 }
 
+// isStateTemp tells the temporary files of the state folder itself: databases and the instance, half made.
+func isStateTemp(name string) bool {
+	ours := strings.HasPrefix(name, dbName+".") || strings.HasPrefix(name, "."+instanceFile)
+	return ours && strings.HasSuffix(name, ".tmp")
+}
+
+// sweepBatch removes the folder of a batch that was not accepted. A record that cannot be read is one, too.
 func (s *Store) sweepBatch(id string) error {
-	if !ValidID(id) {
-		return nil
-	}
 	if _, err := s.Get(id); !errors.Is(err, ErrNotFound) {
-		return err
+		return ignoreBadRecord(err)
 	}
 	if _, err := s.fs.Lstat(filepath.Join(s.batchDir(id), metaFile)); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -103,83 +152,73 @@ func (s *Store) sweepBatch(id string) error {
 }
 
 // OpenReadOnly opens the state for a command that only looks, without a daemon. The error is ErrInUse while a daemon
-// runs and ErrNoState if there is none yet.
+// runs, ErrNoState if there is none yet and ErrDamagedDB if the database must be made anew.
 func OpenReadOnly(dir string) (*Store, error) { return OpenReadOnlyOn(durable.Local{}, dir) }
 
 // OpenReadOnlyOn is OpenReadOnly with the batch folders on another filesystem.
 func OpenReadOnlyOn(fsys durable.FS, dir string) (*Store, error) {
-	path := filepath.Join(dir, dbName)
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	lock, err := lockDir(dir, false)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open state %s: %w", dir, ErrNoState)
 	}
-	db, err := openDB(path, true)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open state: %w", err)
 	}
-	s := &Store{dir: dir, fs: fsys, db: db}
-	if err := s.loadInstance(); err != nil {
-		db.Close()
-		return nil, err
+	s := &Store{dir: dir, fs: fsys, lock: lock, readOnly: true}
+	if err := s.openReadOnly(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func openDB(path string, readOnly bool) (*bbolt.DB, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType, ReadOnly: readOnly, NoSync: faults.Planted("index-not-synced"),
-	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("open state db %s: %w", path, ErrInUse)
+func (s *Store) openReadOnly() error {
+	path := filepath.Join(s.dir, dbName)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := refuseLost(s.fs, s.dir); err != nil {
+			return err
+		}
+		return fmt.Errorf("open state %s: %w", s.dir, ErrNoState)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open state db %s: %w", path, err)
-	}
-	return db, nil
-}
-
-// createDB makes the database under a temporary name: bbolt's own creation is not safe against a crash
-// (etcd-io/etcd#16596).
-func createDB(path string) error {
-	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	var err error
+	if s.db, err = openDatabase(path, true); err != nil {
 		return err
 	}
-	tmp := fmt.Sprintf("%s.%d.tmp", path, os.Getpid())
-	os.Remove(tmp) // of a process that died with the same number, as it is usual in containers
-	defer os.Remove(tmp)
-	db, err := openDB(tmp, false)
+	return s.loadInstance()
+}
+
+// createFirst makes the first database of a state, or that of one which has lost it before its first batch.
+func (s *Store) createFirst(path string) error {
+	instance, err := readInstance(s.dir)
+	if err != nil {
+		return err
+	}
+	tmp := path + ".tmp"
+	err = createDatabase(tmp, cmp.Or(instance, ulid.Make().String()))
+	if err == nil {
+		err = durable.Move(durable.Local{}, tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("create state db %s: %w", path, err)
+	}
+	return nil
+}
+
+// createDatabase makes an empty database. It is not under its own name yet, because bbolt's creation is not safe against
+// a crash (etcd-io/etcd#16596).
+func createDatabase(tmp, instance string) error {
+	os.Remove(tmp) // of a process that died
+	db, err := bbolt.Open(tmp, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketBatches, bucketProgress, bucketNames, bucketActive, bucketInfo} {
+		for _, name := range buckets() {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
 		}
-		return tx.Bucket(bucketInfo).Put(keyInstance, []byte(ulid.Make().String()))
+		return tx.Bucket(bucketInfo).Put(keyInstance, []byte(instance))
 	})
-	if cerr := db.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = durable.Local{}.RenameNew(tmp, path)
-	}
-	if err != nil {
-		if _, statErr := os.Stat(path); statErr == nil { // another process was faster; whoever gets the lock goes on
-			return nil
-		}
-		return fmt.Errorf("create state db %s: %w", path, err)
-	}
-	return durable.SyncDir(durable.Local{}, filepath.Dir(path))
-}
-
-func (s *Store) loadInstance() error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		info := tx.Bucket(bucketInfo)
-		if info == nil || info.Get(keyInstance) == nil {
-			return fmt.Errorf("open state db %s: not a state of stoker", s.db.Path())
-		}
-		s.instance = string(info.Get(keyInstance))
-		return nil
-	})
+	return errors.Join(err, db.Close())
 }

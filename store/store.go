@@ -13,6 +13,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -40,11 +41,17 @@ var (
 	keyInstance    = []byte("instance")
 )
 
+func buckets() [][]byte {
+	return [][]byte{bucketBatches, bucketProgress, bucketNames, bucketActive, bucketInfo}
+}
+
 // Store is an open state folder. Its methods may be called from several goroutines; a Batch belongs to one at a time.
 type Store struct {
 	dir      string
 	fs       durable.FS // of the batch folders
-	db       *bbolt.DB
+	db       *database
+	lock     *os.File // of the state folder
+	readOnly bool     // no daemon runs
 	instance string
 
 	mu       sync.Mutex
@@ -52,7 +59,13 @@ type Store struct {
 }
 
 // Close lets go of the state. Batches must be closed before.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error {
+	var err error
+	if s.db != nil {
+		err = s.db.Close()
+	}
+	return errors.Join(err, s.lock.Close())
+}
 
 // Instance is this stoker's id, which names its folder under .processing.
 func (s *Store) Instance() string { return s.instance }
@@ -60,7 +73,7 @@ func (s *Store) Instance() string { return s.instance }
 // Dir is the state folder.
 func (s *Store) Dir() string { return s.dir }
 
-func (s *Store) batchDir(id string) string { return filepath.Join(s.dir, "batches", id) }
+func (s *Store) batchDir(id string) string { return filepath.Join(s.dir, batchesDir, id) }
 
 // Get returns a batch's record, or ErrNotFound.
 func (s *Store) Get(id string) (*Record, error) {
@@ -72,20 +85,42 @@ func (s *Store) Get(id string) (*Record, error) {
 	return r, err
 }
 
-// List returns the records of all batches, oldest first.
+// List returns the records of all batches, oldest first. Records that cannot be read are left out: BadRecords has them.
 func (s *Store) List() ([]*Record, error) {
 	var all []*Record
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketBatches).ForEach(func(k, v []byte) error {
-			r := new(Record)
-			if err := json.Unmarshal(v, r); err != nil {
-				return fmt.Errorf("read record of %s: %w", k, err)
-			}
+	err := s.eachRecord(func(id string, r *Record, err error) {
+		if err == nil {
 			all = append(all, r)
+		}
+	})
+	return all, err
+}
+
+// BadRecord is a record that cannot be read. Its batch waits until Rebuild finds it again in its folder.
+type BadRecord struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+}
+
+// BadRecords returns the records that cannot be read.
+func (s *Store) BadRecords() ([]BadRecord, error) {
+	var bad []BadRecord
+	err := s.eachRecord(func(id string, _ *Record, err error) {
+		if err != nil {
+			bad = append(bad, BadRecord{id, err.Error()})
+		}
+	})
+	return bad, err
+}
+
+func (s *Store) eachRecord(visit func(id string, r *Record, err error)) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketBatches).ForEach(func(k, v []byte) error {
+			r, err := decodeRecord(string(k), v)
+			visit(string(k), r, err)
 			return nil
 		})
 	})
-	return all, err
 }
 
 // Progress returns how far a batch was at its last checkpoint. A damaged checkpoint counts as none, as it does when the
@@ -129,11 +164,33 @@ func getRecord(tx *bbolt.Tx, id string) (*Record, error) {
 	if v == nil {
 		return nil, fmt.Errorf("batch %s: %w", id, ErrNotFound)
 	}
-	r := new(Record)
-	if err := json.Unmarshal(v, r); err != nil {
-		return nil, fmt.Errorf("read record of %s: %w", id, err)
+	return decodeRecord(id, v)
+}
+
+// errBadRecord means that a batch's record cannot be read.
+var errBadRecord = errors.New("bad record")
+
+func ignoreBadRecord(err error) error {
+	if errors.Is(err, errBadRecord) {
+		return nil
 	}
-	return r, nil
+	return err
+}
+
+// decodeRecord reads a record and holds it against its key: bbolt's pages carry no checksum.
+func decodeRecord(id string, v []byte) (*Record, error) {
+	r := new(Record)
+	err := json.Unmarshal(v, r)
+	switch {
+	case err != nil:
+	case r.ID != id:
+		err = fmt.Errorf("it is of %q", r.ID)
+	case !r.State.known():
+		err = fmt.Errorf("%q is no state", r.State)
+	default:
+		return r, nil
+	}
+	return nil, fmt.Errorf("%w of %s: %w", errBadRecord, id, err)
 }
 
 func putRecord(tx *bbolt.Tx, r *Record) error {

@@ -177,6 +177,8 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitConfig, ""
 	case errors.Is(err, store.ErrInUse):
 		return exitInUse, fmt.Sprintf("is another stoker running? '%s' asks it", a.commandLine("status"))
+	case errors.Is(err, store.ErrDamagedDB):
+		return exitFailure, fmt.Sprintf("'%s' makes it anew from the batches beside it", a.commandLine("state rebuild"))
 	case errors.Is(err, client.ErrNotRunning):
 		return exitNotRunning, fmt.Sprintf("start it with '%s'", a.commandLine("run"))
 	case errors.Is(err, context.Canceled):
