@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"stoker/store/batchfile"
 	"stoker/store/durable"
@@ -24,7 +25,9 @@ type Batch struct {
 	progress    Progress
 	suspects    map[uint32]int
 	publication *Publication
-	published   bool // a done frame was seen
+	published   bool       // a done frame was seen
+	names       []FileName // of all publish frames that were seen
+	engines     []Engine   // what answered, as far as the journal was read or the record knows
 	parser      batchfile.Parser
 	begun       int64    // when the first request was handed out, Unix milliseconds
 	cursor      uint32   // the next request to hand out
@@ -80,7 +83,7 @@ func (s *Store) openBatch(id string, mode int) (_ *Batch, err error) {
 	if b.Record, err = s.Get(id); err != nil {
 		return nil, err
 	}
-	b.begun = b.Record.InProgressAt
+	b.begun, b.engines = b.Record.InProgressAt, slices.Clone(b.Record.Engines)
 	if b.Meta, err = readMeta(s.fs, b.dir); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/go-json-experiment/json"
 	"go.etcd.io/bbolt"
 
 	"stoker/store/durable"
@@ -23,6 +24,9 @@ type Checkpoint struct {
 
 // Checkpoint takes the batch's progress down. Engine is what answers its requests now; zero if nothing does.
 func (b *Batch) Checkpoint(engine Engine) (Checkpoint, error) {
+	if err := b.noteEngine(engine); err != nil {
+		return Checkpoint{}, fmt.Errorf("batch %s: %w", b.Meta.ID, err)
+	}
 	if err := b.journal.flush(); err != nil {
 		return Checkpoint{}, fmt.Errorf("batch %s: %w", b.Meta.ID, err)
 	}
@@ -31,6 +35,25 @@ func (b *Batch) Checkpoint(engine Engine) (Checkpoint, error) {
 		id: b.Meta.ID, journal: b.journal.f, progress: b.progress.encode(), suspects: len(b.suspects),
 		begun: b.begun, engine: engine, Results: b.progress.Records(),
 	}, nil
+}
+
+// answering is what an engine frame holds, so that the journal tells what the database does.
+type answering struct {
+	Begun  int64  `json:"begun"` // when the batch's first request was handed out, Unix milliseconds
+	Engine Engine `json:"engine"`
+}
+
+// noteEngine adds an engine that is new to the batch to the journal.
+func (b *Batch) noteEngine(e Engine) error {
+	if b.begun == 0 || e == (Engine{}) || slices.Contains(b.engines, e) {
+		return nil
+	}
+	payload, err := json.Marshal(answering{b.begun, e})
+	if err != nil {
+		return fmt.Errorf("encode engine frame: %w", err)
+	}
+	b.engines = append(b.engines, e)
+	return b.journal.append(Frame{Kind: KindEngine, Payload: payload})
 }
 
 // Commit makes checkpoints durable: it syncs the journals, then writes all progress in one transaction. An error is

@@ -40,6 +40,7 @@ const (
 	KindPublish Kind = 4 // Payload is a Publication
 	KindDone    Kind = 5 // the publication is complete and durable
 	KindHanded  Kind = 6 // requests below Seq were given to the engine
+	KindEngine  Kind = 7 // Payload is an answering: which engine answers from here on
 )
 
 // IsResult reports whether a frame of this kind is a request's one record.
@@ -87,7 +88,7 @@ func parseHeader(h []byte) (f Frame, length, crc uint32, ok bool) {
 		CompletionTokens: binary.LittleEndian.Uint32(h[20:]),
 	}
 	length, crc = binary.LittleEndian.Uint32(h[12:]), binary.LittleEndian.Uint32(h[28:])
-	ok = h[0] == magic0 && h[1] == magic1 && f.Kind >= KindOutput && f.Kind <= KindHanded && length <= MaxPayload
+	ok = h[0] == magic0 && h[1] == magic1 && f.Kind >= KindOutput && f.Kind <= KindEngine && length <= MaxPayload
 	return f, length, crc, ok
 }
 

@@ -91,6 +91,7 @@ type Record struct {
 	Published    FileName `json:"published,omitzero"`           // the name of its result files, once it has ended
 	Changed      bool     `json:"changed_after_claim,omitzero"` // the input was written to after it was claimed
 	Archived     bool     `json:"archived,omitzero"`            // its input has left .processing
+	Unreadable   string   `json:"unreadable,omitzero"`          // why Rebuild could make no batch of the folder
 }
 
 // NewID returns a batch id: "batch_" and a ULID, so that ids sort by time.

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/go-json-experiment/json"
+
 	"stoker/store/faults"
 )
 
@@ -18,26 +20,84 @@ type Recovery struct {
 	Rescanned bool // the checkpoint was of no use, so that the whole journal was read
 }
 
-// recover reads the journal behind the checkpoint: whole frames are adopted, the torn tail is cut off.
+// recover brings an opened batch to where its journal is, and the journal to where the batch can go on.
 func (b *Batch) recover() error {
+	unchecked, err := b.readJournal()
+	if err != nil {
+		return err
+	}
+	return b.mend(unchecked)
+}
+
+// readJournal reads the journal behind the checkpoint, or all of it if the checkpoint is of no use. It changes no file.
+// Unchecked says that there was something behind the checkpoint.
+func (b *Batch) readJournal() (unchecked bool, err error) {
+	checked := b.progress.Offset
+	if checked < int64(len(journalHead)) || checked > b.journal.offset {
+		checked = int64(len(journalHead)) // the checkpoint is damaged, or ahead of the journal
+		b.Recovered.Rescanned = true
+	}
+	read := b.readTail
+	if b.Recovered.Rescanned {
+		read = b.rescan
+	}
+	valid, err := read(checked)
+	if err != nil {
+		return false, err
+	}
+	b.settle(valid)
+	return b.journal.offset > checked, nil
+}
+
+// readTail adopts the whole frames behind the checkpoint, and returns where the last one ends.
+func (b *Batch) readTail(checked int64) (valid int64, err error) {
+	if err := b.readControlFrames(); err != nil {
+		return 0, err
+	}
+	return scanJournal(b.journal.f, checked, b.journal.offset, false, b.adopt)
+}
+
+// settle takes down what a journal that is valid up to an offset says of the batch.
+func (b *Batch) settle(valid int64) {
+	p := &b.progress
+	b.Recovered.CutBytes = max(0, b.journal.offset-valid)
+	p.Offset = valid
+	b.Recovered.Redone = p.HandedOut - p.Records() - uint32(len(p.redo)) // those were counted when they were reopened
+	b.former, b.noted = p.HandedOut, p.HandedOut
+	b.again = slices.Clone(p.redo)
+	if b.begun == 0 && p.Records() > 0 {
+		b.begun = b.Meta.CreatedAt // it ran, but a crash came before the first checkpoint
+	}
+}
+
+// mend makes the files fit what was read: temporary files go, a torn tail is cut off. What was adopted may lie in memory
+// only, if just the process died: it is synced before anything is built on it.
+func (b *Batch) mend(unchecked bool) error {
 	if err := b.sweep(); err != nil {
 		return err
 	}
 	if err := b.journal.mendHead(); err != nil {
 		return err
 	}
-	if b.progress.Offset < int64(len(journalHead)) || b.progress.Offset > b.journal.offset {
-		return b.rescan() // the checkpoint is damaged, or ahead of the journal
+	if !faults.Planted("tail-not-cut") {
+		if err := b.journal.truncate(b.progress.Offset); err != nil {
+			return err
+		}
 	}
-	if err := b.readControlFrames(); err != nil {
-		return err
+	if unchecked {
+		if err := datasync(b.journal.f); err != nil {
+			return fmt.Errorf("sync journal: %w", err)
+		}
 	}
-	valid, err := scanJournal(b.journal.f, b.progress.Offset, b.journal.offset, false, b.adopt)
+	if !b.Recovered.Rescanned {
+		return nil
+	}
+	// The old checkpoint must not fit again by chance once the journal has grown.
+	c, err := b.Checkpoint(Engine{})
 	if err != nil {
 		return err
 	}
-	checked := b.progress.Offset
-	return b.settle(checked, valid)
+	return b.store.Commit([]Checkpoint{c})
 }
 
 // sweep removes the temporary files of a process that died.
@@ -99,20 +159,37 @@ func (b *Batch) enter(f Frame) error {
 			return err
 		}
 		b.publication, b.published = p, false
+		if !slices.Contains(b.names, p.Name) {
+			b.names = append(b.names, p.Name)
+		}
 	case KindDone:
 		b.published = b.publication != nil
+	case KindEngine:
+		return b.enterEngine(f.Payload)
+	}
+	return nil
+}
+
+func (b *Batch) enterEngine(payload []byte) error {
+	var a answering
+	if err := json.Unmarshal(payload, &a); err != nil {
+		return fmt.Errorf("read engine frame: %w", err)
+	}
+	if b.begun == 0 {
+		b.begun = a.Begun
+	}
+	if !slices.Contains(b.engines, a.Engine) {
+		b.engines = append(b.engines, a.Engine)
 	}
 	return nil
 }
 
 // rescan counts the batch's results from the journal alone. There is no checkpoint that tells a torn tail from damage
 // further up, so frames behind damage are adopted, too; it costs a bit of memory for each request.
-func (b *Batch) rescan() error {
-	b.Recovered.Rescanned = true
+func (b *Batch) rescan(start int64) (valid int64, err error) {
 	p := Progress{HandedOut: b.progress.HandedOut, Redone: b.progress.Redone}
 	records, end := newBitmap(b.Meta.Requests), uint32(0)
-	start := int64(len(journalHead))
-	valid, err := scanJournal(b.journal.f, start, b.journal.offset, true, func(_ int64, f Frame) error {
+	valid, err = scanJournal(b.journal.f, start, b.journal.offset, true, func(_ int64, f Frame) error {
 		if err := b.enter(f); err != nil || !f.Kind.IsResult() {
 			return err
 		}
@@ -130,46 +207,12 @@ func (b *Batch) rescan() error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return valid, err
 	}
 	p.HandedOut = max(p.HandedOut, b.progress.HandedOut)
 	p.setRecords(records.has, end)
 	b.progress = p
-	if err := b.settle(start, valid); err != nil {
-		return err
-	}
-	// The old checkpoint must not fit again by chance once the journal has grown.
-	c, err := b.Checkpoint(Engine{})
-	if err != nil {
-		return err
-	}
-	return b.store.Commit([]Checkpoint{c})
-}
-
-// settle ends a recovery that found valid frames from checked to valid. What it adopted may lie in memory only, if
-// just the process died: it is synced before anything is built on it.
-func (b *Batch) settle(checked, valid int64) error {
-	b.Recovered.CutBytes = b.journal.offset - valid
-	found := b.journal.offset > checked
-	if !faults.Planted("tail-not-cut") {
-		if err := b.journal.truncate(valid); err != nil {
-			return err
-		}
-	}
-	if found {
-		if err := datasync(b.journal.f); err != nil {
-			return fmt.Errorf("sync journal: %w", err)
-		}
-	}
-	p := &b.progress
-	p.Offset = valid
-	b.Recovered.Redone = p.HandedOut - p.Records() - uint32(len(p.redo)) // those were counted when they were reopened
-	b.former, b.noted = p.HandedOut, p.HandedOut
-	b.again = slices.Clone(p.redo)
-	if b.begun == 0 && p.Records() > 0 {
-		b.begun = b.Meta.CreatedAt // it ran, but a crash came before the first checkpoint
-	}
-	return nil
+	return valid, nil
 }
 
 // bitmap is a set of requests.

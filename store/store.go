@@ -183,6 +183,8 @@ func decodeRecord(id string, v []byte) (*Record, error) {
 	err := json.Unmarshal(v, r)
 	switch {
 	case err != nil:
+	case r.Unreadable != "":
+		err = errors.New(r.Unreadable)
 	case r.ID != id:
 		err = fmt.Errorf("it is of %q", r.ID)
 	case !r.State.known():

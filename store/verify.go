@@ -60,8 +60,15 @@ func (r *Report) Broken() bool {
 
 // Folders are where Verify looks for what belongs to batches.
 type Folders struct {
-	FS            durable.FS // nil: the machine's own
-	Inbox, Outbox string
+	FS                     durable.FS // nil: the machine's own
+	Inbox, Outbox, Archive string     // "": not looked at
+}
+
+func (f Folders) complete() Folders {
+	if f.FS == nil {
+		f.FS = durable.Local{}
+	}
+	return f
 }
 
 // TempPrefix begins the names of unfinished result files in the outbox; the batch's id follows.
@@ -74,9 +81,7 @@ func (s *Store) Verify(ctx context.Context, id string, folders Folders) (*Report
 	if err != nil {
 		return nil, err
 	}
-	if folders.FS == nil {
-		folders.FS = durable.Local{}
-	}
+	folders = folders.complete()
 	report := &Report{Findings: []Finding{}}
 	temporaries := map[string][]string{}
 	for _, r := range records {
@@ -205,7 +210,7 @@ func (v *verifier) checkInput() {
 	if v.folders.Inbox == "" {
 		return
 	}
-	claimed := filepath.Join(v.folders.Inbox, ".processing", v.store.instance, v.record.ID, string(v.record.Input.Name))
+	claimed := filepath.Join(v.store.claimDir(v.folders, v.record.ID), string(v.record.Input.Name))
 	_, err := v.folders.FS.Lstat(claimed)
 	switch {
 	case err == nil && v.record.Archived:

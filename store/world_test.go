@@ -49,7 +49,7 @@ func must(t rapid.TB, err error) {
 }
 
 func (w *world) folders() Folders {
-	return Folders{Inbox: filepath.Join(w.dir, "inbox"), Outbox: filepath.Join(w.dir, "outbox")}
+	return Folders{Inbox: filepath.Join(w.dir, "inbox"), Outbox: filepath.Join(w.dir, "outbox"), Archive: filepath.Join(w.dir, "archive")}
 }
 
 // drop puts a claimed file where the inbox has it.
@@ -179,7 +179,7 @@ func (w *world) publish(b *Batch, l life) {
 	w.Helper()
 	files, totals := w.contents(b, l.inputOrder)
 	if b.Publication() == nil {
-		p := &Publication{Name: b.Meta.Name, State: Completed, InputOrder: l.inputOrder, Batch: fmt.Appendf(nil, `{"completed":%d}`, totals.Completed)}
+		p := &Publication{Name: b.Meta.Name, State: Completed, InputOrder: l.inputOrder, Batch: batchJSON(b, totals)}
 		for _, suffix := range []string{SuffixOutput, SuffixErrors} {
 			if text := files[suffix]; suffix == SuffixOutput || len(text) > 0 {
 				p.Files = append(p.Files, PublishedFile{Suffix: suffix, SHA256: durable.SumBytes(text), Bytes: int64(len(text))})
@@ -195,6 +195,12 @@ func (w *world) publish(b *Batch, l life) {
 		l.stage("installed " + f.Suffix)
 	}
 	w.install(p.Name, SuffixBatch, p.Batch)
+}
+
+// batchJSON holds what a rebuild reads of NAME.batch.json.
+func batchJSON(b *Batch, totals Totals) []byte {
+	at := b.Record.FinalizingAt / 1000
+	return fmt.Appendf(nil, `{"finalizing_at":%d,"completed_at":%d,"stoker":{"redone":%d,"completed":%d}}`, at, at, b.Progress().Redone, totals.Completed)
 }
 
 func (w *world) install(name FileName, suffix string, text []byte) {

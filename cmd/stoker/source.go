@@ -86,8 +86,7 @@ func (o *onDisk) Batch(_ context.Context, id string) (*api.Batch, error) {
 }
 
 func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, error) {
-	p := &o.loaded.Paths
-	report, err := o.store.Verify(ctx, id, store.Folders{FS: durable.Beneath{p.Inbox, p.Outbox}, Inbox: p.Inbox, Outbox: p.Outbox})
+	report, err := o.store.Verify(ctx, id, folders(o.loaded))
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +100,12 @@ func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, erro
 		})
 	}
 	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: !report.Broken(), Report: report}, nil
+}
+
+// folders is where batches' files are, besides the state folder.
+func folders(l *config.Loaded) store.Folders {
+	p := &l.Paths
+	return store.Folders{FS: durable.Beneath{p.Inbox, p.Outbox, p.Archive}, Inbox: p.Inbox, Outbox: p.Outbox, Archive: p.Archive}
 }
 
 // noState answers where stoker never ran.

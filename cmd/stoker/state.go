@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"stoker/daemon/api"
+	"stoker/store"
+)
+
+func newStateCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "state",
+		Short: "Mend the state folder",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // cobra would take any word without one
+	}
+	cmd.AddCommand(newRebuildCommand(a))
+	return cmd
+}
+
+func newRebuildCommand(a *app) *cobra.Command {
+	var asJSON, force bool
+	cmd := &cobra.Command{
+		Use:   "rebuild",
+		Short: "Make a lost or damaged database anew from the batches beside it",
+		Long: `Rebuild makes stoker.db anew from the batch folders in the state folder and from what is claimed in the inbox. The old
+one is moved aside, never deleted. Batches go on where they were: what their journals hold does not run again, and what
+has ended stays ended. No daemon may run. If nothing is wrong it says so and does nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			loaded, err := a.loadConfig(nil)
+			if err != nil {
+				return err
+			}
+			report, err := store.Rebuild(cmd.Context(), loaded.Paths.State, folders(loaded), force)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.writeJSON(&rebuiltReport{api.SchemaVersion, report})
+			}
+			a.writeRebuilt(report)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write one JSON object")
+	cmd.Flags().BoolVar(&force, "force", false, "also if nothing is wrong")
+	return cmd
+}
+
+// rebuiltReport is the report with --json.
+type rebuiltReport struct {
+	SchemaVersion int `json:"schema_version"`
+	*store.Rebuilt
+}
+
+func (a *app) writeRebuilt(r *store.Rebuilt) {
+	if r.Reason != "" {
+		fmt.Fprintf(a.stdout, "wrong     %s\n", r.Reason)
+	}
+	if !r.Rebuilt {
+		fmt.Fprintf(a.stdout, "nothing is wrong with %s; --force makes it anew all the same\n", printable(r.Database))
+		return
+	}
+	if r.Aside != "" {
+		fmt.Fprintf(a.stdout, "old       %s\n", printable(r.Aside))
+	}
+	fmt.Fprintf(a.stdout, "new       %s\n", printable(r.Database))
+	if !r.Adopted {
+		fmt.Fprintf(a.stdout, "instance  %s, a new one: nothing told the old one, whose claims are left alone\n", r.Instance)
+	}
+	fmt.Fprintf(a.stdout, "batches   %d: %s; %d of %d requests have their record\n", r.Batches, countText(r.States), r.Records, r.Requests)
+	for _, s := range r.Skipped {
+		fmt.Fprintf(a.stdout, "skipped   %s: %s\n", printable(s.Folder), s.Reason)
+		if s.Blocked {
+			fmt.Fprintln(a.stdout, "          its claimed file does not run again unless the folder is moved away and the state rebuilt with --force")
+		}
+	}
+	if n := len(r.Claims); n > 0 {
+		fmt.Fprintf(a.stdout, "claims    %d claimed files are no batch yet; the next start goes on with them\n", n)
+	}
+	fmt.Fprintf(a.stdout, "'%s' proves it\n", a.commandLine("verify"))
+}
