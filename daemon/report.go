@@ -22,10 +22,14 @@ func (d *Daemon) Status() (*api.Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	bad, err := d.store.BadRecords()
+	if err != nil {
+		return nil, err
+	}
 	e, feed, in, out := d.engine.Status(), d.line.Dispatch.Snapshot(), d.line.Inbox.Status(), d.line.Outbox.Status()
 	return &api.Status{
 		SchemaVersion: api.SchemaVersion, Running: true, Version: d.o.Version, PID: os.Getpid(), Instance: d.store.Instance(),
-		StartedAt: d.started, Draining: d.draining.Load(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out, Batches: countStates(records),
+		StartedAt: d.started, Draining: d.draining.Load(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out, Batches: countStates(records), BadRecords: bad,
 	}, nil
 }
 
@@ -94,7 +98,7 @@ func (d *Daemon) waitReason() string {
 // Verify implements api.Daemon.
 func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, error) {
 	p := d.o.Config.Paths
-	report, err := d.store.Verify(ctx, id, store.Folders{FS: d.shares(), Inbox: p.Inbox, Outbox: p.Outbox})
+	report, err := d.store.Verify(ctx, id, store.Folders{FS: d.shares(), Inbox: p.Inbox, Outbox: p.Outbox, Archive: p.Archive})
 	if err != nil {
 		return nil, err
 	}

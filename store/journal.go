@@ -287,7 +287,7 @@ func checkJournalHead(f source) error {
 		return fmt.Errorf("read journal %s: %w", f.Name(), err)
 	}
 	if string(head[:n]) != journalHead[:n] {
-		return fmt.Errorf("read journal %s: not a journal of this version", f.Name())
+		return &fs.PathError{Op: "read journal", Path: f.Name(), Err: errors.New("not a journal of this version")}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 	"time"
@@ -123,13 +124,14 @@ func writeMeta(fsys durable.FS, dir string, m *Meta) error {
 }
 
 func readMeta(fsys durable.FS, dir string) (*Meta, error) {
-	b, err := durable.ReadFile(fsys, filepath.Join(dir, metaFile))
+	path := filepath.Join(dir, metaFile)
+	b, err := durable.ReadFile(fsys, path)
 	if err != nil {
 		return nil, fmt.Errorf("read meta: %w", err)
 	}
 	m := new(Meta)
 	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("read meta %s: %w", dir, err)
+		return nil, &fs.PathError{Op: "read meta", Path: path, Err: err}
 	}
 	return m, nil
 }

@@ -274,7 +274,7 @@ func (r *rebuild) restore(id string) error {
 	s := &r.next
 	m, err := s.Meta(id)
 	if err == nil && m.ID != id {
-		err = fmt.Errorf("read meta %s: it is of %q", s.batchDir(id), m.ID)
+		err = fmt.Errorf("read meta %s: it is of %q", filepath.Join(s.batchDir(id), metaFile), m.ID)
 	}
 	if errors.Is(err, fs.ErrNotExist) && !s.hasResults(id) {
 		r.skip(id, "was not accepted yet; its claimed file is copied again", false)

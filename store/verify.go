@@ -24,7 +24,9 @@ const (
 	PublishedAs  Invariant = "I4"  // a published file is complete, never changes, and matches its hash
 	InputOnce    Invariant = "I5"  // an input is in exactly one of inbox, .processing, archive
 	CheckpointOK Invariant = "I6"  // checkpoint offset <= journal length
+	Resumes      Invariant = "I7"  // after any crash stoker returns to work without hands
 	OneEngine    Invariant = "I8"  // at most one engine process tree per replica
+	RedoBounded  Invariant = "I9"  // a crash makes run again only what was in flight or unsynced
 	NoLeftovers  Invariant = "I10" // no temporary file of a dead attempt remains
 )
 
@@ -34,8 +36,14 @@ type Finding struct {
 	Invariant Invariant `json:"invariant,omitzero"`
 	Note      bool      `json:"note"`
 	File      string    `json:"file,omitzero"`
-	Line      int64     `json:"line,omitzero"` // physical line of the input
+	Line      int64     `json:"line,omitzero"` // of File, if that has lines, else of the input
 	Message   string    `json:"message"`
+}
+
+// OfInput reports whether Line is of the batch's input: journals and indexes have no lines of their own.
+func (f *Finding) OfInput() bool {
+	name := filepath.Base(f.File)
+	return name == journalFile || name == indexFile
 }
 
 // Report is what Verify found.
@@ -77,30 +85,67 @@ const TempPrefix = ".stoker-"
 // Verify proves the invariants of one batch, or of all with id "". It reads the same files that recovery does and
 // changes nothing; of a batch that runs it proves the part that is checkpointed.
 func (s *Store) Verify(ctx context.Context, id string, folders Folders) (*Report, error) {
-	records, err := s.List()
+	ids, err := s.allIDs()
 	if err != nil {
 		return nil, err
 	}
-	folders = folders.complete()
+	if id != "" {
+		if !slices.Contains(ids, id) {
+			return nil, fmt.Errorf("batch %s: %w", id, ErrNotFound)
+		}
+		ids = []string{id}
+	}
 	report := &Report{Findings: []Finding{}}
-	temporaries := map[string][]string{}
-	for _, r := range records {
-		if id != "" && r.ID != id {
-			continue
-		}
-		report.Batches++
-		v := verifier{store: s, record: r, folders: folders, report: report, temporaries: temporaries, found: map[Invariant]int{}}
-		if err := v.run(ctx); ctx.Err() != nil {
+	survey := newSurvey(s, folders.complete(), report)
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
 			return nil, context.Cause(ctx)
-		} else if err != nil {
-			v.broken(NothingLost, culprit(err, s.batchDir(r.ID)), 0, "%v", err)
 		}
-		v.summarize()
+		v := verifier{survey: survey, id: id, found: map[Invariant]int{}}
+		if err := v.verify(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if id != "" && report.Batches == 0 {
-		return nil, fmt.Errorf("batch %s: %w", id, ErrNotFound)
-	}
+	survey.look(id)
 	return report, nil
+}
+
+// verify proves one batch. What cannot be read of it is a finding.
+func (v *verifier) verify(ctx context.Context) error {
+	defer v.summarize()
+	s := v.store
+	if misfit := s.misfit(v.id, v.folders); misfit != "" {
+		v.checkMisfit(misfit)
+	}
+	var err error
+	if v.record, err = s.Get(v.id); errors.Is(err, ErrNotFound) || errors.Is(err, errBadRecord) {
+		return nil // the survey tells of its folder
+	}
+	if err != nil {
+		return err
+	}
+	v.report.Batches++
+	err = v.run(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		v.broken(NothingLost, culprit(err, s.batchDir(v.id)), 0, "%v", err)
+	}
+	return nil
+}
+
+// checkMisfit tells what the database has lost of a batch, or cannot read.
+func (v *verifier) checkMisfit(misfit string) {
+	_, err := v.store.Get(v.id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		v.broken(NothingLost, v.store.batchDir(v.id), 0, "%s; a rebuild of the state finds it", misfit)
+	case errors.Is(err, errBadRecord):
+		v.broken(Resumes, v.store.batchDir(v.id), 0, "%s; the batch waits for a rebuild of the state", misfit)
+	default:
+		v.broken(NothingLost, v.store.db.Path(), 0, "%s; a rebuild of the state mends it", misfit)
+	}
 }
 
 // culprit is the file that an error is about, as far as it tells.
@@ -113,14 +158,13 @@ func culprit(err error, otherwise string) string {
 
 // verifier proves one batch.
 type verifier struct {
-	store       *Store
-	record      *Record
-	folders     Folders
-	report      *Report
-	batch       *Batch
-	offsets     []int64             // of each request's first record in the journal; 0: none
-	temporaries map[string][]string // temporary files by folder of the outbox, read once
-	found       map[Invariant]int   // findings, those that are not told included
+	*survey
+	id      string
+	record  *Record
+	batch   *Batch
+	offsets []int64           // of each request's first record in the journal; 0: none
+	lost    int64             // requests that should have a record and have none
+	found   map[Invariant]int // findings, those that are not told included
 }
 
 // maxFindings bounds the findings that are told one by one, of each invariant in each batch.
@@ -131,7 +175,7 @@ func (v *verifier) broken(i Invariant, file string, line int64, format string, a
 		return
 	}
 	v.report.Findings = append(v.report.Findings, Finding{
-		Batch: v.record.ID, Invariant: i, File: file, Line: line, Message: fmt.Sprintf(format, args...),
+		Batch: v.id, Invariant: i, File: file, Line: line, Message: fmt.Sprintf(format, args...),
 	})
 }
 
@@ -140,38 +184,58 @@ func (v *verifier) summarize() {
 	for _, i := range slices.Sorted(maps.Keys(v.found)) {
 		if more := v.found[i] - maxFindings; more > 0 {
 			v.report.Findings = append(v.report.Findings, Finding{
-				Batch: v.record.ID, Invariant: i, File: v.store.batchDir(v.record.ID), Message: fmt.Sprintf("%d more like these", more),
+				Batch: v.id, Invariant: i, File: v.store.batchDir(v.id), Message: fmt.Sprintf("%d more like these", more),
 			})
 		}
 	}
 }
 
 func (v *verifier) note(file, format string, args ...any) {
-	v.report.Findings = append(v.report.Findings, Finding{Batch: v.record.ID, Note: true, File: file, Message: fmt.Sprintf(format, args...)})
+	v.report.Findings = append(v.report.Findings, Finding{Batch: v.id, Note: true, File: file, Message: fmt.Sprintf(format, args...)})
 }
 
 func (v *verifier) run(ctx context.Context) error {
-	b, err := v.store.openBatch(v.record.ID, os.O_RDONLY)
+	v.checkInput()
+	b, err := v.store.openBatch(v.id, os.O_RDONLY)
+	if err != nil && !v.record.State.Ended() {
+		v.broken(Resumes, culprit(err, v.store.batchDir(v.id)), 0, "the next start cannot open the batch: %v", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	v.batch = b
+	v.batch, v.record = b, b.Record
 	v.report.Requests += int64(b.Meta.Requests)
 	v.report.Redone += int64(b.progress.Redone)
-
-	v.checkInput()
 	if !v.checkSnapshot() {
 		return nil // without it the journal's records cannot be judged
 	}
 	if err := v.checkJournal(ctx); err != nil {
 		return err
 	}
-	if !v.record.State.Ended() {
+	if v.record.State.Ended() {
+		v.report.Ended++
+		return v.checkPublished(ctx)
+	}
+	return v.checkRecovery()
+}
+
+// checkRecovery goes the way of the next start in memory.
+func (v *verifier) checkRecovery() error {
+	b, err := v.store.openBatch(v.id, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if _, err := b.readJournal(); err != nil {
+		v.broken(Resumes, b.journal.f.Name(), 0, "the next start cannot recover the batch: %v", err)
 		return nil
 	}
-	v.report.Ended++
-	return v.checkPublished(ctx)
+	if p := &b.progress; p.Redone > 0 && p.HandedOut == 0 {
+		v.broken(RedoBounded, v.store.db.Path(), 0, "%d requests count as run again, but none was given to the engine", p.Redone)
+	}
+	return nil
 }
 
 // checkSnapshot proves that the snapshot and its line index are what was accepted, as far as sizes tell, and the digest
@@ -205,17 +269,58 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// checkInput proves that an input whose batch runs is claimed, and that one whose batch has ended no longer is.
+// checkInput proves that an input whose batch runs is claimed, and that one whose batch has ended is archived.
 func (v *verifier) checkInput() {
 	if v.folders.Inbox == "" {
 		return
 	}
-	claimed := filepath.Join(v.store.claimDir(v.folders, v.record.ID), string(v.record.Input.Name))
-	_, err := v.folders.FS.Lstat(claimed)
+	r := v.record
+	dir := v.store.claimDir(v.folders, r.ID)
+	claimed := filepath.Join(dir, string(r.Input.Name))
+	st, err := v.folders.FS.Lstat(claimed)
 	switch {
-	case err == nil && v.record.Archived:
+	case err == nil && r.Archived:
 		v.broken(InputOnce, claimed, 0, "is archived, and still claimed")
-	case errors.Is(err, fs.ErrNotExist) && !v.record.Archived && !v.record.State.Ended():
+	case err == nil:
+		v.checkNotDropped(st)
+	case !errors.Is(err, fs.ErrNotExist):
+		v.note(claimed, "cannot be looked at: %v", err)
+	case r.Archived:
+		v.checkArchived(dir)
+	case !r.State.Ended() && v.stillRuns():
 		v.note(claimed, "somebody took the claimed file away; its snapshot runs")
+	}
+}
+
+// checkNotDropped proves that a claimed file has left the inbox: on a share that knows no other rename it is linked first.
+func (v *verifier) checkNotDropped(claimed fs.FileInfo) {
+	path := filepath.Join(v.folders.Inbox, v.record.Queue, string(v.record.Input.Name))
+	if st, err := v.folders.FS.Lstat(path); err == nil && durable.SameFile(st, claimed) {
+		v.broken(InputOnce, path, 0, "is claimed, and still in the inbox")
+	}
+}
+
+// stillRuns looks again at a record that may have changed since it was read.
+func (v *verifier) stillRuns() bool {
+	r, err := v.store.Get(v.id)
+	return err == nil && !r.State.Ended()
+}
+
+// checkArchived proves that nothing is left of an archived input's claim. That it is in the archive no more is a note.
+func (v *verifier) checkArchived(dir string) {
+	if _, err := v.folders.FS.Lstat(dir); err == nil {
+		v.broken(InputOnce, dir, 0, "is the claim of a batch whose input is archived")
+	}
+	r := v.record
+	if v.folders.Archive == "" || r.Changed { // what it was changed to is not known
+		return
+	}
+	folder := "done"
+	if r.State == Failed {
+		folder = "failed"
+	}
+	archive := filepath.Join(v.folders.Archive, folder, r.Queue)
+	if r.EndedAt < v.began && !v.holds(archive, r.Input) {
+		v.note(filepath.Join(archive, string(r.Input.Name)), "the input is in the archive no more")
 	}
 }

@@ -33,7 +33,8 @@ func (v *verifier) checkJournal(ctx context.Context) error {
 	if valid < end {
 		damage = append(damage, span{valid, end})
 	}
-	v.checkDamage(damage, v.checkRecords(known))
+	v.lost = v.checkRecords(known)
+	v.checkDamage(damage)
 	return nil
 }
 
@@ -125,10 +126,10 @@ type span struct{ from, to int64 }
 
 // checkDamage tells where the journal holds bytes that are no frame. If no record is missing they are history: what was
 // lost there has run again, or told only how often.
-func (v *verifier) checkDamage(damage []span, lost int64) {
+func (v *verifier) checkDamage(damage []span) {
 	name := v.batch.journal.f.Name()
 	for _, d := range damage {
-		if lost > 0 {
+		if v.lost > 0 {
 			v.broken(NothingLost, name, 0, "no valid frame from %d to %d, before the checkpoint", d.from, d.to)
 		} else {
 			v.note(name, "no valid frame from %d to %d, but no record is missing", d.from, d.to)

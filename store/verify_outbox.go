@@ -1,14 +1,17 @@
 package store
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"path/filepath"
-	"strings"
 
 	"stoker/store/durable"
 )
@@ -16,91 +19,153 @@ import (
 // checkPublished proves that the result files are those that the publish frame recorded, and that they are the journal's
 // records and nothing else.
 func (v *verifier) checkPublished(ctx context.Context) error {
-	dir := filepath.Join(v.folders.Outbox, v.record.Queue)
-	v.checkTemporaries(dir)
-	p := v.batch.publication
-	if p == nil {
-		v.broken(PublishedAs, v.batch.journal.f.Name(), 0, "the batch has ended, but was never published")
+	journal, p := v.batch.journal.f.Name(), v.batch.publication
+	switch {
+	case p == nil && v.lost > 0:
+		return nil // it stood where the journal is damaged
+	case p == nil:
+		v.broken(PublishedAs, journal, 0, "the batch has ended, but was never published")
 		return nil
+	case !v.batch.published:
+		v.broken(PublishedAs, journal, 0, "the batch has ended, but the publication was never completed")
 	}
-	if !v.batch.published {
-		v.broken(PublishedAs, v.batch.journal.f.Name(), 0, "the batch has ended, but the publication was never completed")
+	if err := v.checkContents(ctx, p); err != nil {
+		return err
 	}
-	for _, f := range p.Files {
-		v.checkFile(filepath.Join(dir, string(p.Name)+f.Suffix), f.SHA256)
-	}
-	v.checkFile(filepath.Join(dir, string(p.Name)+SuffixBatch), durable.SumBytes(p.Batch))
-	return v.checkContents(ctx, p)
+	v.checkBatchObject(p)
+	return nil
 }
 
-func (v *verifier) checkFile(path string, want durable.SHA256) {
+// resultPath is where a result file was published.
+func (v *verifier) resultPath(p *Publication, suffix string) string {
+	return filepath.Join(v.folders.Outbox, v.record.Queue, string(p.Name)+suffix)
+}
+
+// matches reports whether a published file is what was recorded. One that was taken away is only noted.
+func (v *verifier) matches(path string, want durable.SHA256) bool {
 	got, _, err := durable.Hash(v.folders.FS, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		v.note(path, "was taken away")
 	case err != nil:
 		v.broken(PublishedAs, path, 0, "%v", err)
-	case got != want:
-		v.broken(PublishedAs, path, 0, "does not match its hash: it is %s, published was %s", got, want)
+	default:
+		return got == want
+	}
+	return true
+}
+
+// checkBatchObject proves that NAME.batch.json is what the publish frame holds.
+func (v *verifier) checkBatchObject(p *Publication) {
+	path := v.resultPath(p, SuffixBatch)
+	if v.matches(path, durable.SumBytes(p.Batch)) {
+		return
+	}
+	c := v.compare(path)
+	defer c.close()
+	for line := range bytes.Lines(p.Batch) {
+		c.line(bytes.TrimSuffix(line, []byte{'\n'}))
+	}
+	v.tellDifference(c)
+}
+
+// comparison finds the first line at which a published file is not what it was.
+type comparison struct {
+	path   string
+	f      durable.File
+	r      *bufio.Reader
+	lines  int64  // that are equal
+	differ string // how the next one does, "" while none does
+}
+
+// compare opens a file that does not match its hash; one that cannot be opened any more differs from its start.
+func (v *verifier) compare(path string) *comparison {
+	f, err := durable.OpenRegular(v.folders.FS, path)
+	if err != nil {
+		return &comparison{path: path, differ: "cannot be read: " + err.Error()}
+	}
+	return &comparison{path: path, f: f, r: bufio.NewReaderSize(f, 1<<18)}
+}
+
+// line compares the next line with what it was.
+func (c *comparison) line(want []byte) {
+	if c.differ != "" {
+		return
+	}
+	got, err := c.r.ReadBytes('\n')
+	switch {
+	case errors.Is(err, io.EOF) && len(got) == 0:
+		c.differ = "is missing"
+	case err != nil && !errors.Is(err, io.EOF):
+		c.differ = "cannot be read: " + err.Error()
+	case err != nil || !bytes.Equal(got[:len(got)-1], want):
+		c.differ = "is not what was published there"
+	default:
+		c.lines++
 	}
 }
 
-// checkTemporaries looks for what the batch, which has ended, may have left in the outbox and in its own folder.
-func (v *verifier) checkTemporaries(outbox string) {
-	for _, name := range v.temporariesIn(outbox) {
-		if strings.HasPrefix(name, TempPrefix+v.record.ID) {
-			v.broken(NoLeftovers, filepath.Join(outbox, name), 0, "is left over from an attempt to publish")
-		}
-	}
-	for _, name := range temporaries(v.store.fs, v.batch.dir) {
-		v.broken(NoLeftovers, filepath.Join(v.batch.dir, name), 0, "is left over from a process that died")
+func (c *comparison) close() {
+	if c.f != nil {
+		c.f.Close()
 	}
 }
 
-// temporariesIn reads each folder of the outbox once, because many batches share it.
-func (v *verifier) temporariesIn(dir string) []string {
-	names, known := v.temporaries[dir]
-	if !known {
-		names = temporaries(v.folders.FS, dir)
-		v.temporaries[dir] = names
-	}
-	return names
-}
-
-// temporaries returns the names of temporary files in a folder. One that cannot be read has none to show.
-func temporaries(fsys durable.FS, dir string) []string {
-	var names []string
-	entries, _ := fsys.ReadDir(dir)
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".tmp") {
-			names = append(names, e.Name())
-		}
-	}
-	return names
+func (v *verifier) tellDifference(c *comparison) {
+	v.broken(PublishedAs, c.path, c.lines+1, "does not match its hash: line %d %s", c.lines+1, cmp.Or(c.differ, "was added"))
 }
 
 // contents is a result file as the journal has it.
 type contents struct {
-	hash  hash.Hash
-	lines int64
+	hash       hash.Hash
+	lines      int64
+	comparison *comparison // with the published file, if that does not match its hash
 }
 
-// checkContents puts the result files together from the journal again and compares digests.
+func (c *contents) line(b []byte) {
+	c.hash.Write(b)
+	c.hash.Write([]byte{'\n'})
+	c.lines++
+	if c.comparison != nil {
+		c.comparison.line(b)
+	}
+}
+
+// checkContents puts the result files together from the journal again and compares them with what was recorded, and
+// with what is published where that is something else.
 func (v *verifier) checkContents(ctx context.Context, p *Publication) error {
 	files := map[string]*contents{SuffixOutput: {hash: sha256.New()}, SuffixErrors: {hash: sha256.New()}}
-	err := v.eachRecord(p.InputOrder, func(f Frame) error {
-		c := files[SuffixOutput]
-		if f.Kind == KindError {
-			c = files[SuffixErrors]
+	for _, f := range p.Files {
+		path := v.resultPath(p, f.Suffix)
+		if c := files[f.Suffix]; c != nil && !v.matches(path, f.SHA256) {
+			c.comparison = v.compare(path)
+			defer c.comparison.close()
 		}
-		c.hash.Write(f.Payload)
-		c.hash.Write([]byte{'\n'})
-		c.lines++
+	}
+	err := v.eachRecord(p.InputOrder, func(f Frame) error {
+		if f.Kind == KindError {
+			files[SuffixErrors].line(f.Payload)
+		} else {
+			files[SuffixOutput].line(f.Payload)
+		}
 		return ctx.Err()
 	})
 	if err != nil {
 		return err
 	}
+	for _, f := range p.Files {
+		if c := files[f.Suffix]; c != nil && c.comparison != nil {
+			v.tellDifference(c.comparison)
+		}
+	}
+	if v.lost == 0 { // else it is known that they cannot be the same
+		v.checkRecorded(p, files)
+	}
+	return nil
+}
+
+// checkRecorded proves that the journal's records make the files that its publish frame recorded.
+func (v *verifier) checkRecorded(p *Publication, files map[string]*contents) {
 	journal := v.batch.journal.f.Name()
 	for _, f := range p.Files {
 		c := files[f.Suffix]
@@ -118,7 +183,6 @@ func (v *verifier) checkContents(ctx context.Context, p *Publication) error {
 			v.broken(PublishedAs, journal, 0, "%d records belong into %s%s, which was not published", c.lines, p.Name, suffix)
 		}
 	}
-	return nil
 }
 
 // eachRecord calls visit for the first record of each request.

@@ -67,10 +67,10 @@ func TestVerifyFindsDamage(t *testing.T) {
 		}, NoStray, "/journal", 0},
 		{"journal of something else", false, func(w *world, id string) {
 			must(w, os.WriteFile(w.path(id, journalFile), []byte("not a journal"), 0o600))
-		}, NothingLost, "", 0},
-		{"journal gone", false, func(w *world, id string) { must(w, os.Remove(w.path(id, journalFile))) }, NothingLost, "/journal", 0},
-		{"meta gone", false, func(w *world, id string) { must(w, os.Remove(w.path(id, metaFile))) }, NothingLost, "/meta.json", 0},
-		{"meta damaged", false, func(w *world, id string) { must(w, os.Truncate(w.path(id, metaFile), 9)) }, NothingLost, "", 0},
+		}, Resumes, "/journal", 0},
+		{"journal gone", false, func(w *world, id string) { must(w, os.Remove(w.path(id, journalFile))) }, Resumes, "/journal", 0},
+		{"meta gone", false, func(w *world, id string) { must(w, os.Remove(w.path(id, metaFile))) }, Resumes, "/meta.json", 0},
+		{"meta damaged", false, func(w *world, id string) { must(w, os.Truncate(w.path(id, metaFile), 9)) }, Resumes, "/meta.json", 0},
 		{"checkpoint damaged", false, func(w *world, id string) { w.putProgress(id, nil) }, CheckpointOK, dbName, 0},
 		{"index cut off", false, func(w *world, id string) { must(w, os.Truncate(w.path(id, indexFile), rowSize)) }, NothingLost, "/input.idx", 0},
 		{"index damaged", false, func(w *world, id string) {
@@ -85,8 +85,8 @@ func TestVerifyFindsDamage(t *testing.T) {
 		}, NothingLost, "/input.jsonl", 0},
 		{"result edited", true, func(w *world, id string) {
 			w.edit(outbox(w, "x.output.jsonl"), func(b []byte) []byte { return append(b, '\n') })
-		}, PublishedAs, "/x.output.jsonl", 0},
-		{"batch object edited", true, func(w *world, id string) { must(w, os.Truncate(outbox(w, "x.batch.json"), 1)) }, PublishedAs, "/x.batch.json", 0},
+		}, PublishedAs, "/x.output.jsonl", 3},
+		{"batch object edited", true, func(w *world, id string) { must(w, os.Truncate(outbox(w, "x.batch.json"), 1)) }, PublishedAs, "/x.batch.json", 1},
 		{"result is a folder", true, func(w *world, id string) {
 			must(w, errors.Join(os.Remove(outbox(w, "x.errors.jsonl")), os.Mkdir(outbox(w, "x.errors.jsonl"), 0o755)))
 		}, PublishedAs, "/x.errors.jsonl", 0},

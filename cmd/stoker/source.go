@@ -68,7 +68,8 @@ func (o *onDisk) Status(context.Context) (*api.Status, error) {
 	for _, r := range records {
 		s.Batches[r.State]++
 	}
-	return s, nil
+	s.BadRecords, err = o.store.BadRecords()
+	return s, err
 }
 
 func (o *onDisk) Batches(_ context.Context, state store.State) (*api.Batches, error) {

@@ -100,6 +100,9 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 	}
 	fmt.Fprintf(w, "inbox    %s%s\n", loaded.Paths.Inbox, inboxState(s.Inbox))
 	fmt.Fprintf(w, "batches  %s\n", countText(s.Batches))
+	for _, b := range s.BadRecords {
+		fmt.Fprintf(w, "damaged  %s; 'stoker state rebuild' finds what can be found\n", b.Reason)
+	}
 	if s.Outbox != nil && s.Outbox.Reason != "" {
 		fmt.Fprintf(w, "outbox   %d batches cannot be published: %s\n", s.Outbox.Queue, printable(s.Outbox.Reason))
 	}

@@ -9,6 +9,7 @@ import (
 
 	"stoker/daemon/api"
 	"stoker/daemon/config"
+	"stoker/store"
 )
 
 func newVerifyCommand(a *app) *cobra.Command {
@@ -16,9 +17,10 @@ func newVerifyCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [ID]",
 		Short: "Prove that no line is lost or doubled",
-		Long: `Verify proves the invariants of state, journals and outbox, of one batch or of all: every request has exactly one
-record, what is checkpointed is there, what was published is what the journal holds and has not changed since. Of a
-batch that runs it proves what is checkpointed. A result that somebody took away is a note. It exits with 3 if an
+		Long: `Verify proves the invariants of state, journals, outbox and archive, of one batch or of all: every request has exactly
+one record, what is checkpointed is there, what was published is what the journal holds and has not changed since, each
+input is in one place, the next start can go on, and nothing is left over. Of a batch that runs it proves what is
+checkpointed. A result that somebody took away is a note, as is what the next start puts right. It exits with 3 if an
 invariant does not hold, and names the file and line.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,11 +58,10 @@ func (a *app) writeVerification(v *api.Verification) {
 		if !f.Note {
 			kind = string(f.Invariant)
 		}
-		place := printable(f.File)
-		if f.Line > 0 {
-			place = fmt.Sprintf("%s (line %d of the input)", place, f.Line)
+		if f.Batch != "" {
+			kind += ": " + f.Batch
 		}
-		parts := slices.DeleteFunc([]string{kind, f.Batch, place, printable(f.Message)}, func(s string) bool { return s == "" })
+		parts := slices.DeleteFunc([]string{kind, place(&f), printable(f.Message)}, func(s string) bool { return s == "" })
 		fmt.Fprintln(a.stdout, strings.Join(parts, ": "))
 	}
 	verdict := "ok: every invariant holds"
@@ -68,4 +69,16 @@ func (a *app) writeVerification(v *api.Verification) {
 		verdict = "BROKEN: an invariant does not hold"
 	}
 	fmt.Fprintf(a.stdout, "%d batches (%d ended), %d requests, %d records, %d lines redone\n%s\n", v.Batches, v.Ended, v.Requests, v.Records, v.Redone, verdict)
+}
+
+// place is where a finding is, in the form that editors know if it is a line of the file.
+func place(f *store.Finding) string {
+	switch file := printable(f.File); {
+	case f.Line == 0:
+		return file
+	case f.OfInput():
+		return fmt.Sprintf("%s (line %d of the input)", file, f.Line)
+	default:
+		return fmt.Sprintf("%s:%d", file, f.Line)
+	}
 }

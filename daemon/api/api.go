@@ -39,6 +39,7 @@ type Status struct {
 	Inbox         *inbox.Status       `json:"inbox,omitzero"`
 	Outbox        *outbox.Status      `json:"outbox,omitzero"`
 	Batches       map[store.State]int `json:"batches"`
+	BadRecords    []store.BadRecord   `json:"bad_records,omitzero"` // of batches that wait for a rebuild of the state
 }
 
 // Batch is a batch with its progress. Times are RFC 3339.

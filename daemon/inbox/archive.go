@@ -124,7 +124,7 @@ func (in *Inbox) moveAcross(from, to string) error {
 
 // moveTemp is the copy's name while it is made: what a crash leaves behind is known by the batch's id.
 func moveTemp(from, to string) string {
-	return filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
+	return filepath.Join(filepath.Dir(to), durable.MovePrefix+filepath.Base(filepath.Dir(from))+".tmp")
 }
 
 // endOriginal removes a file once its copy's name is durable.

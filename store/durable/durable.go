@@ -103,9 +103,12 @@ func Move(fsys FS, from, to string) error {
 	return SyncDir(fsys, filepath.Dir(from))
 }
 
+// MovePrefix begins the name of a copy under way; the name of the folder that it comes from follows.
+const MovePrefix = ".stoker-move-"
+
 // moveAcross leaves the original where it is until the copy is durable under its name.
 func moveAcross(fsys FS, from, to string) error {
-	tmp := filepath.Join(filepath.Dir(to), ".stoker-move-"+filepath.Base(filepath.Dir(from))+".tmp")
+	tmp := filepath.Join(filepath.Dir(to), MovePrefix+filepath.Base(filepath.Dir(from))+".tmp")
 	err := Copy(fsys, from, tmp)
 	if err == nil {
 		err = fsys.RenameNew(tmp, to)
