@@ -260,7 +260,7 @@ func TestAdmissionIsIdempotent(t *testing.T) {
 func TestFailedCommitKeepsTheFolder(t *testing.T) {
 	w := openWorld(t)
 	a := w.drop("x.jsonl", lines(3))
-	a.NameTaken = func(string, FileName) (bool, error) { return false, w.db.Close() }
+	a.NameTaken = func(string, FileName) (bool, error) { return false, w.Close() }
 	if _, err := w.Admit(context.Background(), a); !errors.Is(err, errCommit) {
 		t.Fatalf("admitted without a database: %v", err)
 	}

@@ -43,9 +43,9 @@ type answering struct {
 	Engine Engine `json:"engine"`
 }
 
-// noteEngine adds an engine that is new to the batch to the journal.
+// noteEngine adds an engine to the journal that is new to the batch and has answered.
 func (b *Batch) noteEngine(e Engine) error {
-	if b.begun == 0 || e == (Engine{}) || slices.Contains(b.engines, e) {
+	if b.begun == 0 || b.progress.Records() == 0 || e == (Engine{}) || slices.Contains(b.engines, e) {
 		return nil
 	}
 	payload, err := json.Marshal(answering{b.begun, e})

@@ -180,13 +180,16 @@ func (s *Store) isClaimed(m *Meta, folders Folders) bool {
 	return err == nil
 }
 
-// isReleased reports whether it is certain that a batch's file is claimed no more: a share that is not mounted says nothing.
-func (s *Store) isReleased(m *Meta, folders Folders) bool {
-	if folders.Inbox == "" || s.isClaimed(m, folders) {
+// isReleased reports whether it is certain that nothing of a batch's claim is left, down to its folder: a share that is
+// not mounted says nothing.
+func (s *Store) isReleased(id string, folders Folders) bool {
+	if folders.Inbox == "" {
 		return false
 	}
-	_, err := folders.FS.Lstat(filepath.Dir(s.claimDir(folders, m.ID)))
-	return err == nil
+	dir := s.claimDir(folders, id)
+	_, err := folders.FS.Lstat(dir)
+	_, rootErr := folders.FS.Lstat(filepath.Dir(dir))
+	return errors.Is(err, fs.ErrNotExist) && rootErr == nil
 }
 
 // instance finds this stoker's id: in the database, in its file, told by the claims of batches, or else a new one.
@@ -352,7 +355,7 @@ func (b *Batch) restoreRecord(folders Folders) (*Record, error) {
 	return b.store.update(b.Meta.ID, func(tx *bbolt.Tx, r *Record) error {
 		b.restoreState(r, object)
 		if b.published {
-			r.Archived = b.store.isReleased(b.Meta, folders)
+			r.Archived = b.store.isReleased(b.Meta.ID, folders)
 		}
 		for _, name := range b.names {
 			if err := tx.Bucket(bucketNames).Put(nameKey(r.Queue, name), []byte(r.ID)); err != nil {

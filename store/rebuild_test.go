@@ -341,6 +341,7 @@ func TestRandomRebuilds(t *testing.T) {
 			"answer":  h.answerSome,
 			"finish":  h.finishOne,
 			"rebuild": h.loseDatabase,
+			"restart": h.restart,
 		})
 		for name, id := range h.ids {
 			if r, err := w.Get(id); err != nil {
@@ -428,6 +429,13 @@ func (h *history) finishOne(t *rapid.T) {
 	if rapid.Bool().Draw(t, "archive") {
 		h.archive(id)
 	}
+}
+
+func (h *history) restart(t *rapid.T) {
+	must(t, h.Close())
+	s, err := Open(h.Dir())
+	must(t, err)
+	h.Store = s
 }
 
 func (h *history) loseDatabase(t *rapid.T) {

@@ -65,7 +65,7 @@ func (b *Batch) settle(valid int64) {
 	b.Recovered.Redone = p.HandedOut - p.Records() - uint32(len(p.redo)) // those were counted when they were reopened
 	b.former, b.noted = p.HandedOut, p.HandedOut
 	b.again = slices.Clone(p.redo)
-	if b.begun == 0 && p.Records() > 0 {
+	if b.begun == 0 && p.HandedOut > 0 {
 		b.begun = b.Meta.CreatedAt // it ran, but a crash came before the first checkpoint
 	}
 }

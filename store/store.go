@@ -7,7 +7,7 @@
 //  2. results are appended to the journal; each second the journals are synced, then a checkpoint is committed
 //  3. before the first result file appears a publish frame is synced; after the last one a done frame
 //
-// bbolt is an index: whatever stands only there can be found again in the batch folders.
+// bbolt is an index: whatever stands only there can be found again in the batch folders, which Rebuild does.
 package store
 
 import (

@@ -320,7 +320,7 @@ func (v *verifier) checkArchived(dir string) {
 		folder = "failed"
 	}
 	archive := filepath.Join(v.folders.Archive, folder, r.Queue)
-	if r.EndedAt < v.began && !v.holds(archive, r.Input) {
+	if r.EndedAt <= v.began && !v.holds(archive, r.Input) {
 		v.note(filepath.Join(archive, string(r.Input.Name)), "the input is in the archive no more")
 	}
 }

@@ -37,10 +37,7 @@ func (w *walk) inputs() []rig.Input {
 // run drops the files, lets stoker die at each point and judges what it made of them in the end. Missed is an error too:
 // a point that is not reached proves nothing.
 func (w *walk) run() (missed []string, err error) {
-	for _, in := range w.inputs() {
-		w.home.Drop(in.Name, in.Content())
-	}
-	w.again = 1
+	w.begin()
 	for _, point := range w.crashes {
 		if err := w.live("STOKER_CRASH_AT=" + point); err != nil {
 			return nil, err
@@ -52,17 +49,30 @@ func (w *walk) run() (missed []string, err error) {
 			}
 		}
 	}
+	return missed, w.end()
+}
+
+// begin drops the files.
+func (w *walk) begin() {
+	for _, in := range w.inputs() {
+		w.home.Drop(in.Name, in.Content())
+	}
+	w.again = 1
+}
+
+// end lets stoker do what is left, and judges what it made of the files.
+func (w *walk) end() error {
 	if err := w.live(""); err != nil {
-		return missed, err
+		return err
 	}
 	if w.home.Dead() {
-		return missed, fmt.Errorf("the daemon died by itself\n%s", w.home.Log())
+		return fmt.Errorf("the daemon died by itself\n%s", w.home.Log())
 	}
 	if err := w.home.Stop(); err != nil {
-		return missed, err
+		return err
 	}
-	_, err = w.home.Verify()
-	return missed, errors.Join(err, w.home.Judge(w.inputs()...))
+	_, err := w.home.Verify()
+	return errors.Join(err, w.home.Judge(w.inputs()...))
 }
 
 // live runs stoker until it dies or has nothing left to do. The second copy of a file is dropped as soon as there is room
