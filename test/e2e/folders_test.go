@@ -44,7 +44,7 @@ func keepSecret(t *testing.T) *secret {
 func (s *secret) kept() error {
 	var event [4096]byte
 	if n, err := unix.Read(s.watch, event[:]); !errors.Is(err, unix.EAGAIN) {
-		return fmt.Errorf("the file outside was touched: %d bytes of events, %w", n, err)
+		return fmt.Errorf("the file outside was touched: %d bytes of events, %v", n, err)
 	}
 	entries, err := os.ReadDir(s.dir)
 	if len(entries) != 1 {
