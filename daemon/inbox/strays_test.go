@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,18 @@ func (r *rig) link(target, name string) {
 	r.t.Helper()
 	r.mkdir(filepath.Dir(r.path(name)))
 	r.ok(os.Symlink(target, r.path(name)))
+}
+
+// noOutbox returns a switch: while it is on, nothing is admitted, because the outbox cannot be asked for names.
+func (r *rig) noOutbox() *atomic.Bool {
+	away := new(atomic.Bool)
+	r.o.NameTaken = func(string, store.FileName) (bool, error) {
+		if away.Load() {
+			return false, errors.New("share is away")
+		}
+		return false, nil
+	}
+	return away
 }
 
 func (r *rig) pipe(name string) {
@@ -156,8 +169,8 @@ func TestClaimSwapped(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			sharedBubble(t, func(r *rig, secret string) {
-				away := errors.New("share is away")
-				r.o.NameTaken = func(string, store.FileName) (bool, error) { return false, away }
+				away := r.noOutbox()
+				away.Store(true)
 				r.run()
 				r.write("q/x.jsonl", line)
 				r.pass(5 * time.Second)
@@ -171,7 +184,7 @@ func TestClaimSwapped(t *testing.T) {
 				if _, second := os.Lstat(r.path("q/x~2.jsonl")); first != nil && second != nil {
 					t.Errorf("it was not given back: %+v", r.inbox.Status())
 				}
-				away = nil
+				away.Store(false)
 				r.pass(5 * time.Minute)
 				r.want("q/x.jsonl")
 				if r.admitted[0].Requests != 2 {
@@ -206,11 +219,8 @@ func TestClaimFolderSwapped(t *testing.T) {
 	for _, when := range []string{"before it is copied", "before it is archived"} {
 		t.Run(when, func(t *testing.T) {
 			sharedBubble(t, func(r *rig, _ string) {
-				away := errors.New("share is away")
-				if when == "before it is archived" {
-					away = nil
-				}
-				r.o.NameTaken = func(string, store.FileName) (bool, error) { return false, away }
+				away := r.noOutbox()
+				away.Store(when == "before it is copied")
 				r.run()
 				r.write("a/x.jsonl", line)
 				r.pass(5 * time.Second)
@@ -227,7 +237,7 @@ func TestClaimFolderSwapped(t *testing.T) {
 				}
 				r.ok(os.Rename(first, filepath.Join(r.dir, "taken-away")))
 				r.ok(os.Symlink(filepath.Base(second), first))
-				away = nil
+				away.Store(false)
 				if when == "before it is archived" {
 					r.end(r.admitted[0])
 				}
