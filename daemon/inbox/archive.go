@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"regexp"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -211,15 +209,8 @@ func (in *Inbox) noteDuplicate(c *claim) error {
 	return durable.WriteFile(in.o.FS, noteBeside(c.duplicate.moved), append(b, '\n'), 0o664)
 }
 
-// number is what tells a name from the one before it.
-var number = regexp.MustCompile(`(~[0-9]{1,9})?$`)
-
-// noteBeside is the name of a duplicate's note. A stem that is too long for it keeps its number, and leaves room for the
-// temporary name that durable.WriteFile makes of it.
+// noteBeside is the name of a duplicate's note.
 func noteBeside(path string) string {
-	stem, _ := splitName(filepath.Base(path))
-	n := number.FindString(stem)
-	suffix := n + store.SuffixDuplicate
-	stem = store.CutName(strings.TrimSuffix(stem, n), len(suffix)+len("..tmp"))
-	return filepath.Join(filepath.Dir(path), stem+suffix)
+	stem, _, _ := store.SplitInputName(filepath.Base(path))
+	return filepath.Join(filepath.Dir(path), stem+store.SuffixDuplicate)
 }

@@ -76,8 +76,8 @@ func judgeNamed(h *rig.Home, in *rig.Input) error {
 	suffix := in.Name[len(in.Name)-len(".jsonl"):]
 	stem = in.Name[:len(in.Name)-len(suffix)]
 	second := rig.Numbered(stem, 2) + suffix
-	if len(second) > 255 {
-		second = stem[:247] + "~2" + suffix
+	if len(stem) > 233 { // what leaves room for "~2" and, if need be, for "~9999.duplicate.json"
+		second = strings.TrimRight(stem[:233], "\xc3") + "~2" + suffix
 	}
 	for _, name := range []string{in.Name, second} {
 		if got, err := os.ReadFile(h.Path("archive/done", name)); err != nil || string(got) != in.Content() {
