@@ -262,7 +262,7 @@ func (w *World) judge() error {
 	if e != nil {
 		return errors.Join(err, e)
 	}
-	return errors.Join(err, home.Judge(w.inputs...))
+	return errors.Join(err, byJudge(home.Judge(w.inputs...)))
 }
 
 // export writes the folders to the real disk, for the judge.
@@ -286,4 +286,13 @@ func export(home *rig.Home, path string, content []byte) error {
 	}
 	path = home.Path("state", path)
 	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644))
+}
+
+// byJudge names the invariants that what the judge found is about: every line has its one result, in files that say what
+// they hold, and every input is where it belongs.
+func byJudge(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("I1, I4 or I5, by the judge: %w", err)
 }

@@ -1,0 +1,27 @@
+package main
+
+// suite is one run of go test.
+type suite struct {
+	name string // of its log, too
+	args []string
+	env  []string
+}
+
+// suites are all of them, in the order in which they are run.
+var suites = []suite{
+	{name: "sim", args: []string{"-run", "^(TestSimulation|TestSameSeedSameWorld)$", "./test/sim"}, env: []string{"STOKER_SEEDS=10000"}},
+	{name: "sim-planted", args: []string{"-tags", "faults", "-run", "^TestPlantedBugs$", "./test/sim"}},
+	{name: "e2e", args: []string{"./test/e2e"}},
+	{name: "kill", args: []string{"./test/kill"}},
+	{name: "crashdisk", args: []string{"./test/crashdisk"}},
+	{name: "storage", args: []string{"./test/storage"}},
+	{name: "real", args: []string{"-tags", "real", "./test/real"}},
+}
+
+// provocations are the suites that planted bugs are noticed by, the quickest first. Each runs with the bug as if it were
+// stoker's own.
+var provocations = []suite{
+	{name: "sim", args: []string{"-tags", "faults", "-run", "^TestSimulation$", "./test/sim"}, env: []string{"STOKER_SEEDS=3000"}},
+	{name: "e2e", args: []string{"-run", "^TestPlantedBugs$", "./test/e2e"}},
+	{name: "crashdisk", args: []string{"-run", "^TestPlantedBugs$", "./test/crashdisk"}},
+}
