@@ -3,14 +3,24 @@ package e2e
 import (
 	"bytes"
 	"os"
+	"sync"
 	"testing"
+	"time"
 
+	"stoker/test/figures"
 	"stoker/test/rig"
 )
 
 // TestRebuildAtEveryPoint kills stoker at each step that promises durability and takes its database away, or spoils it:
 // the one that is made anew goes on as the old one would have.
 func TestRebuildAtEveryPoint(t *testing.T) {
+	begun := time.Now()
+	var mu sync.Mutex
+	row := figures.Figures{Suite: "databases lost and rebuilt"}
+	t.Cleanup(func() { // after the parallel tests; one that fails says itself what was lost or doubled
+		row.Seconds = int(time.Since(begun).Seconds())
+		figures.Report(t, row)
+	})
 	for i, point := range faultPoints(t, "Crash") {
 		if testing.Short() && i%4 != 0 {
 			continue
@@ -29,8 +39,16 @@ func TestRebuildAtEveryPoint(t *testing.T) {
 			}
 			loseDatabase(t, w.home, i%2 == 0)
 			if err := w.end(); err != nil {
-				t.Error(err)
+				t.Fatal(err)
 			}
+			v, err := w.home.Verify()
+			if err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			row.Count++
+			row.Redone = max(row.Redone, int(v.Redone))
 		})
 	}
 }
