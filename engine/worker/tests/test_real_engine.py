@@ -234,7 +234,7 @@ def test_engine_killed(worker):
     fatal = worker.wait_for("fatal")
     took = worker.wait_gone(5)
     print(f"\nfatal {fatal['at'] - began:.2f} s after the kill, all gone {took:.2f} s later: {fatal}")
-    assert (fatal["cause"], fatal["permanent"]) == ("engine_dead", False)
+    assert (fatal["cause"], fatal["permanent"], fatal["signal"]) == ("engine_dead", False, signal.SIGKILL)
     assert worker.status == 1
     worker.wait_for("end")
     assert worker.said[-2] == fatal

@@ -61,6 +61,8 @@ def test_memory_that_is_not_there(worker, model):
     fatal = worker.wait_for("fatal", LOAD_SECONDS)
     print(f"\n{fatal}")
     assert (fatal["cause"], fatal["permanent"]) == ("gpu_memory", False)
+    assert fatal["memory"]["need"] == 1 << 50
+    assert 0 < fatal["memory"]["free"] < fatal["memory"]["total"]
     worker.wait_gone(5)
     assert worker.status == 1
 
