@@ -128,7 +128,7 @@ type status struct {
 	}
 	Dispatch struct {
 		Running []struct{ Completed, Failed, Redone uint32 }
-		Totals  struct{ Completed, Quarantined int }
+		Totals  struct{ Completed, Redone, Quarantined int }
 	}
 }
 

@@ -405,7 +405,7 @@ type Status struct {
 	}
 	Dispatch struct {
 		Running, Waiting []any
-		Totals           struct{ Completed, Quarantined int }
+		Totals           struct{ Completed, Redone, Quarantined int }
 	}
 	Inbox struct {
 		Waiting, Ignored []struct {
