@@ -1,7 +1,6 @@
 package kill
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"regexp"
@@ -28,27 +27,34 @@ func strace(seen string, calls []string, inject string) []string {
 
 // call is one system call that strace saw.
 type call struct {
-	thread, name string
-	args         string
-	injected     bool // with a fault
+	thread, name, args string
+	injected           bool // it failed because it was told to
 }
 
-var callLine = regexp.MustCompile(`^(\d+) +(?:<\.\.\. )?(\w+)(?:\(| resumed>)(.*)`)
+var callLine = regexp.MustCompile(`^(\d+) +(<\.\.\. )?(\w+)(.*)`)
 
-// readTrace reads what strace saw. A call that another thread interrupts stands in two lines; both are told, the second
-// without arguments.
+// readTrace reads what strace saw. A call that another thread interrupts stands in two lines, of which the second one
+// tells how it ended.
 func readTrace(path string) ([]call, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	var all []call
-	for line := range bytes.Lines(raw) {
-		m := callLine.FindSubmatch(line)
+	last := map[string]int{} // of a thread
+	for line := range strings.Lines(string(raw)) {
+		m := callLine.FindStringSubmatch(line)
 		if m == nil {
 			continue // a signal, or a thread's end
 		}
-		all = append(all, call{thread: string(m[1]), name: string(m[2]), args: string(m[3]), injected: bytes.Contains(line, []byte("(INJECTED)"))})
+		thread, resumed, name, rest := m[1], m[2] != "", m[3], m[4]
+		if !resumed {
+			last[thread] = len(all)
+			all = append(all, call{thread: thread, name: name, args: rest})
+		}
+		if i, ok := last[thread]; ok && strings.Contains(rest, "(INJECTED)") {
+			all[i].injected = true
+		}
 	}
 	if len(all) == 0 {
 		return nil, fmt.Errorf("%s: strace saw nothing", path)
