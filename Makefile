@@ -56,6 +56,11 @@ test-go: ## Go tests with the race detector; commands and crashes run on the ech
 	$(call quietly,go test -race -v -timeout 30m ./...,test-go.log)
 	@grep -E '^ok' $(BUILD)/test-go.log
 
+.PHONY: test-kill
+test-kill: ## stoker killed at 500 of its system calls, told of errors there, and killed in a batch of a million lines
+	$(call quietly,go test -count 1 -parallel 4 -v -timeout 30m ./test/kill,test-kill.log)
+	@grep -hE '^ok|drawn with|figures:' $(BUILD)/test-kill.log | sed 's/^ *//'
+
 .PHONY: pytools
 pytools: engine
 	@test -d $(PYTOOLS)/pytest || { uv=$$(ls $(ENGINE)/.tools/uv 2>/dev/null || command -v uv); \

@@ -85,8 +85,12 @@ func (h *Home) judgeInput(in *Input, known map[string]bool) error {
 	copies := max(in.Copies, 1)
 	var errs []error
 	set := h.count(known, "archive/duplicate/"+queue, file)
-	for n := range copies - set {
-		errs = append(errs, h.JudgeBatch(in, filepath.Join(h.Path("outbox"), queue, Numbered(stem, n+1)), known))
+	bases := h.published(filepath.Join(h.Path("outbox"), queue, stem), copies)
+	if len(bases) != copies-set {
+		errs = append(errs, fmt.Errorf("%s: dropped %d times, %d were set aside, and there are %d results", in.Name, copies, set, len(bases)))
+	}
+	for _, base := range bases {
+		errs = append(errs, h.JudgeBatch(in, base, known))
 	}
 	folder := "done"
 	if in.fails() {
@@ -99,6 +103,18 @@ func (h *Home) judgeInput(in *Input, known map[string]bool) error {
 		known[h.Path("archive/duplicate", queue, Numbered(stem, n+1)+".duplicate.json")] = true
 	}
 	return errors.Join(errs...)
+}
+
+// published are those of a base's first n names that a batch has. A name that was reserved for a copy stays unused if the
+// copy turns out to be a duplicate.
+func (h *Home) published(base string, n int) (bases []string) {
+	for i := range n {
+		path := Numbered(base, i+1)
+		if _, err := os.Lstat(path + ".batch.json"); err == nil {
+			bases = append(bases, path)
+		}
+	}
+	return bases
 }
 
 func (in *Input) fails() bool {
