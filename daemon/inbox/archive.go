@@ -48,7 +48,9 @@ func (in *Inbox) archiveOne(r *store.Record) error {
 	}
 	faults.Crash("archive.moved")
 	in.giveBackRest(r.ID, r.Queue)
-	in.dropClaimDir(r.ID)
+	if err := in.removeClaimDir(r.ID); err != nil { // once the batch counts as archived nobody looks there any more
+		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
+	}
 	if err := in.o.Store.SetArchived(r.ID); err != nil {
 		return err
 	}

@@ -128,12 +128,19 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 // keeps of removed files.
 func isClaimed(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") }
 
-// dropClaimDir removes a claim's folder. It leaves one that holds a claimed file.
+// dropClaimDir removes a claim's folder. One that cannot be removed is found again by the next start.
 func (in *Inbox) dropClaimDir(id string) {
+	if err := in.removeClaimDir(id); err != nil {
+		in.o.Logger.Warn().Err(err).Msg("cannot remove claim folder")
+	}
+}
+
+// removeClaimDir removes a claim's folder. It leaves one that holds a claimed file.
+func (in *Inbox) removeClaimDir(id string) error {
 	dir := filepath.Join(in.processing(), id)
 	entries, err := in.o.FS.ReadDir(dir)
 	if slices.ContainsFunc(entries, isClaimed) {
-		return
+		return nil
 	}
 	for _, e := range entries {
 		err = errors.Join(err, in.o.FS.Remove(filepath.Join(dir, e.Name())))
@@ -144,7 +151,5 @@ func (in *Inbox) dropClaimDir(id string) {
 	if err == nil {
 		err = durable.SyncDir(in.o.FS, in.processing())
 	}
-	if ignoreMissing(err) != nil {
-		in.o.Logger.Warn().Err(err).Msg("cannot remove claim folder")
-	}
+	return ignoreMissing(err)
 }
