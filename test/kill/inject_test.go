@@ -29,6 +29,10 @@ func faults() []fault {
 // eachFault is how often each fault is told.
 const eachFault = 6
 
+// patient is how long stoker gets to wait faults out. Pauses double, and each new thread that comes so far meets a fault of
+// its own; what is still not done then is the next start's.
+const patient = 20 * time.Second
+
 // TestInjectedErrors tells stoker of faults of its disk, once for each thread that comes so far. It may wait them out or
 // leave, saying why, as the place asks for; in the end nothing is lost or doubled.
 func TestInjectedErrors(t *testing.T) {
@@ -82,10 +86,13 @@ func (l *faultLedger) try(t *testing.T, w *workload, f fault, nth int) {
 	seen := s.home.Path("strace")
 	s.home.Under = strace(seen, []string{"fsync", "fdatasync", f.call}, fmt.Sprintf("%s:error=%s:when=%d", f.call, f.errno, nth))
 	s.launch()
-	if err := s.live(); err != nil {
+	if err := s.feed(); err != nil {
 		t.Fatalf("%v\n%s", err, told(seen))
 	}
-	left := s.home.Dead()
+	for start := time.Now(); !s.done() && time.Since(start) < patient; {
+		time.Sleep(50 * time.Millisecond)
+	}
+	left, waiting := s.home.Dead(), !s.done()
 	end, err := s.end()
 	if err != nil {
 		t.Fatal(err)
@@ -102,6 +109,9 @@ func (l *faultLedger) try(t *testing.T, w *workload, f fault, nth int) {
 	ending := "it went on"
 	if left {
 		ending = "it left"
+	}
+	if waiting {
+		ending = "it was still waiting"
 	}
 	if err := s.answered(all, left, end.ExitCode(), log); err != nil {
 		t.Errorf("%s: %v\n%s", ending, err, told(seen))

@@ -132,7 +132,15 @@ func (s *site) repeat() (done bool) {
 
 // live feeds stoker until it dies or has nothing left to do.
 func (s *site) live() error {
-	err := s.home.Await("the files to be dropped", func() bool {
+	if err := s.feed(); err != nil {
+		return err
+	}
+	return s.home.Await("the end of all work", s.done)
+}
+
+// feed drops what stoker does not have yet.
+func (s *site) feed() error {
+	return s.home.Await("the files to be dropped", func() bool {
 		if s.home.Dead() {
 			return true
 		}
@@ -142,11 +150,10 @@ func (s *site) live() error {
 		}
 		return s.repeat()
 	})
-	if err != nil {
-		return err
-	}
-	return s.home.Await("the end of all work", func() bool { return s.home.Dead() || s.args[0] != "once" && s.home.Idle() })
 }
+
+// done reports whether stoker has nothing left to do, or died.
+func (s *site) done() bool { return s.home.Dead() || s.args[0] != "once" && s.home.Idle() }
 
 // makeGood starts stoker without faults, and proves that nothing is lost or doubled once it has ended all.
 func (s *site) makeGood() (rig.Verification, rig.Tally, error) {
