@@ -122,6 +122,11 @@ func (b *Batch) adopt(_ int64, f Frame) error {
 	if faults.Planted("adopt-nothing") {
 		return nil
 	}
+	if faults.Planted("adopted-twice") {
+		if err := b.journal.append(f); err != nil {
+			return err
+		}
+	}
 	fresh, err := b.progress.count(f)
 	if fresh {
 		b.Recovered.Adopted++

@@ -229,8 +229,13 @@ func (p *Publisher) publishFiles(b *store.Batch) error {
 		return onShare(err)
 	}
 	e := edition{p: p, b: b, dir: dir}
-	if b.Publication() == nil {
+	switch {
+	case b.Publication() == nil:
 		if err := e.write(b.Meta.Name); err != nil {
+			return err
+		}
+	case faults.Planted("publish-again"):
+		if err := e.write(b.Meta.Name + "~again"); err != nil {
 			return err
 		}
 	}

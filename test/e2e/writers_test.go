@@ -14,9 +14,15 @@ import (
 // TestGrowing proves that a file is taken whole, however slowly and with whatever pauses inside a line it is written.
 func TestGrowing(t *testing.T) {
 	t.Parallel()
-	h := rig.NewHome(t, rig.Released, strings.Replace(rig.Config, `tail_grace = "500ms"`, `tail_grace = "30s"`, 1))
+	if err := slowWriter(t, ""); err != nil {
+		t.Error(err)
+	}
+}
+
+func slowWriter(t *testing.T, plant string) error {
+	h := rig.NewHome(t, rig.Faulty, strings.Replace(rig.Config, `tail_grace = "500ms"`, `tail_grace = "30s"`, 1))
 	in := rig.Input{Name: "slow.jsonl", Lines: rig.Good("slow", 8)}
-	h.Start()
+	h.Start("STOKER_PLANT=" + plant)
 	f, err := os.Create(h.Path("inbox", in.Name))
 	if err != nil {
 		t.Fatal(err)
@@ -28,9 +34,7 @@ func TestGrowing(t *testing.T) {
 		}
 		time.Sleep(250 * time.Millisecond) // the settle time is 100 ms
 	}
-	if err := h.End(in); err != nil {
-		t.Error(err)
-	}
+	return h.End(in)
 }
 
 // TestReplacedAndVanished proves that only what lies in the inbox when a file has settled is taken.

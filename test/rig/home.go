@@ -368,7 +368,7 @@ func (h *Home) AwaitIdle() error {
 			bored = 0
 		}
 		if bored == 5 && !h.Idle() {
-			return fmt.Errorf("the daemon has forgotten %q", h.InboxFiles())
+			return fmt.Errorf("I7: the daemon has forgotten %q", h.InboxFiles())
 		}
 	}
 	return h.AwaitAnswer()

@@ -70,6 +70,11 @@ func (r *result) text() string {
 // says of itself.
 func (h *Home) Judge(inputs ...Input) error {
 	var errs []error
+	tally, err := h.Tally(inputs...)
+	if tally != (Tally{}) {
+		err = errors.Join(fmt.Errorf("I1: %d lines lost, %d doubled", tally.Lost, tally.Doubled), err)
+	}
+	errs = append(errs, err)
 	want := map[string]bool{}
 	for i := range inputs {
 		errs = append(errs, h.judgeInput(&inputs[i], want))
@@ -97,7 +102,7 @@ func (h *Home) judgeInput(in *Input, known map[string]bool) error {
 		folder = "failed"
 	}
 	if archived := h.count(known, "archive/"+folder+"/"+queue, file); archived != copies-set {
-		errs = append(errs, fmt.Errorf("%s: dropped %d times, %d were set aside and %d archived as %s", in.Name, copies, set, archived, folder))
+		errs = append(errs, fmt.Errorf("I5: %s: dropped %d times, %d were set aside and %d archived as %s", in.Name, copies, set, archived, folder))
 	}
 	for n := range set {
 		known[h.Path("archive/duplicate", queue, Numbered(stem, n+1)+".duplicate.json")] = true
@@ -200,7 +205,7 @@ func readResults(path string, told *fileObject, known map[string]bool) (lines []
 	known[path] = true
 	name := strings.ToValidUTF8(filepath.Base(path), "\uFFFD") // as JSON can hold it
 	if got := (fileObject{name, fmt.Sprintf("%x", sha256.Sum256(raw)), int64(len(raw))}); told == nil || *told != got {
-		return nil, fmt.Errorf("%s is %+v, the batch object says %+v", path, got, told)
+		return nil, fmt.Errorf("I4: %s is %+v, the batch object says %+v", path, got, told)
 	}
 	if lines, err = parseResults(string(raw)); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -230,10 +235,10 @@ func parseResults(raw string) (lines []string, err error) {
 // judgeStrangers finds files in outbox and archive that nothing accounts for.
 func (h *Home) judgeStrangers(known map[string]bool) error {
 	var errs []error
-	for _, dir := range []string{"outbox", "archive"} {
+	for dir, invariant := range map[string]string{"outbox": "I2", "archive": "I5"} {
 		filepath.WalkDir(h.Path(dir), func(path string, e fs.DirEntry, err error) error {
 			if err == nil && !e.IsDir() && !known[path] {
-				errs = append(errs, fmt.Errorf("nobody accounts for %s", path))
+				errs = append(errs, fmt.Errorf("%s: nobody accounts for %s", invariant, path))
 			}
 			return nil
 		})
@@ -245,13 +250,13 @@ func (h *Home) judgeStrangers(known map[string]bool) error {
 func (h *Home) JudgeLeftovers() error {
 	var errs []error
 	if left := h.InboxFiles(); len(left) > 0 {
-		errs = append(errs, fmt.Errorf("left in the inbox: %q", left))
+		errs = append(errs, fmt.Errorf("I5: left in the inbox: %q", left))
 	}
 	batchFiles := map[string]bool{"input.jsonl": true, "input.idx": true, "journal": true, "meta.json": true}
 	filepath.WalkDir(h.Dir, func(path string, e fs.DirEntry, err error) error {
 		inBatch := strings.Contains(path, "/batches/")
 		if err == nil && !e.IsDir() && (strings.HasSuffix(path, ".tmp") || inBatch && !batchFiles[e.Name()]) {
-			errs = append(errs, fmt.Errorf("left over: %s", path))
+			errs = append(errs, fmt.Errorf("I10: left over: %s", path))
 		}
 		return nil
 	})

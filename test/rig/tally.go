@@ -37,7 +37,7 @@ func (h *Home) tally(in *Input) (t Tally, err error) {
 	queue, file := filepath.Split(in.Name)
 	stem := strings.TrimSuffix(file, ".jsonl")
 	runs := max(in.Copies, 1) - h.count(map[string]bool{}, "archive/duplicate/"+queue, file)
-	got, err := countResults(h.Path("outbox", queue), regexp.MustCompile(`^`+regexp.QuoteMeta(stem)+`(~\d+)?\.(output|errors)\.jsonl$`))
+	got, err := countResults(h.Path("outbox", queue), regexp.MustCompile(`^`+regexp.QuoteMeta(stem)+`(~\w+)?\.(output|errors)\.jsonl$`))
 	if err != nil {
 		return t, err
 	}
