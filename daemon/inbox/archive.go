@@ -97,8 +97,9 @@ func (in *Inbox) moveTo(from, to string) error {
 	return errors.Join(durable.SyncDir(in.o.FS, filepath.Dir(to)), durable.SyncDir(in.o.FS, filepath.Dir(from)))
 }
 
-// movedFile stands beside a claimed file that is moved to another filesystem, and names the copy. Without it a crash
-// between the copy's appearing and the original's end would make another copy.
+// movedFile stands beside a claimed file that is moved to another filesystem, and names the copy within the archive, whose
+// folder may have moved by the next start. Without it a crash between the copy's appearing and the original's end would
+// make another copy.
 const movedFile = ".moved"
 
 // moveAcross copies a file to another filesystem, and ends the original once the copy is durable under its name.
@@ -107,9 +108,12 @@ func (in *Inbox) moveAcross(from, to string) error {
 		return fs.ErrExist
 	}
 	tmp := moveTemp(from, to)
-	err := durable.Copy(in.o.FS, from, tmp)
+	name, err := filepath.Rel(in.o.Archive, to)
 	if err == nil {
-		err = durable.WriteFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile), []byte(to), 0o664)
+		err = durable.Copy(in.o.FS, from, tmp)
+	}
+	if err == nil {
+		err = durable.WriteFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile), []byte(name), 0o664)
 	}
 	if err == nil {
 		err = in.o.FS.RenameNew(tmp, to)
@@ -140,18 +144,19 @@ func (in *Inbox) endOriginal(from, to string) error {
 
 // copied returns the copy of a claimed file that an attempt before a crash has made, "" if there is none.
 func (in *Inbox) copied(from string) (string, error) {
-	to, err := durable.ReadFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	name, err := durable.ReadFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile))
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !filepath.IsLocal(string(name)) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	same, err := durable.SameContents(in.o.FS, from, string(to))
+	to := filepath.Join(in.o.Archive, string(name))
+	same, err := durable.SameContents(in.o.FS, from, to)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !same {
 		return "", nil // the crash came before
 	}
-	return string(to), err
+	return to, err
 }
 
 // numbered is a name for the nth file of the same name. It leaves room for the suffix of a note, which would be cut

@@ -237,6 +237,24 @@ func TestChanged(t *testing.T) {
 	})
 }
 
+// A copy to another filesystem is known again after a crash, also where the archive has moved meanwhile.
+func TestCopied(t *testing.T) {
+	r := newRig(t)
+	dir := filepath.Join(".processing", r.store.Instance(), store.NewID())
+	r.write(filepath.Join(dir, "x.jsonl"), line)
+	copied := filepath.Join(r.o.Archive, "done", "x.jsonl")
+	r.mkdir(filepath.Dir(copied))
+	if err := os.WriteFile(copied, []byte(line), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for named, want := range map[string]string{"done/x.jsonl": copied, "done/y.jsonl": "", "/elsewhere/done/x.jsonl": "", "../x.jsonl": ""} {
+		r.write(filepath.Join(dir, movedFile), named)
+		if got, err := New(r.o).copied(r.path(dir, "x.jsonl")); got != want || err != nil {
+			t.Errorf("%s: %q, %v; want %q", named, got, err, want)
+		}
+	}
+}
+
 func TestNumbered(t *testing.T) {
 	long := strings.Repeat("é", 124)
 	for _, c := range []struct {
