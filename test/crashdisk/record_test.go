@@ -142,10 +142,10 @@ func (r *recording) drop(m *machine, in rig.Input) (err error) {
 		return err
 	}
 	path := filepath.Join(m.dir, "inbox", in.Name)
-	if err := durable.MkdirAll(filepath.Dir(path), 0o775); err != nil {
+	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(path), 0o775); err != nil {
 		return err
 	}
-	if err := durable.WriteFile(path, []byte(in.Content()), 0o664); err != nil {
+	if err := durable.WriteFile(durable.Local{}, path, []byte(in.Content()), 0o664); err != nil {
 		return err
 	}
 	if d.Done, err = m.rack.Length(); err != nil {
