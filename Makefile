@@ -34,19 +34,19 @@ demo: engine ## the main job, from drop to result, on a real model: results stay
 	examples/demo.sh $(STOKER) $(CONFIG) demo
 
 .PHONY: test
-test: lint test-go test-worker test-real ## all tests: Go, scripts, crashes, the worker, the real engine
+test: lint test-go test-disk test-worker test-real ## all tests: Go, scripts, crashes, power cuts, the worker, the real engine
 	@count() { grep -cE "$$1" $(BUILD)/$$2 || true; }; \
 	scripts=$$(count '^ +--- PASS: TestScripts/' test-go.log); go=$$(($$(count '^ *--- PASS' test-go.log) - scripts)); \
-	real=$$(count '^ *--- PASS' test-real.log); worker=$$(grep -oE '[0-9]+ passed' $(BUILD)/test-worker.log | tail -1 | cut -d' ' -f1); \
+	disk=$$(count '^ *--- PASS' test-disk.log); real=$$(count '^ *--- PASS' test-real.log); worker=$$(grep -oE '[0-9]+ passed' $(BUILD)/test-worker.log | tail -1 | cut -d' ' -f1); \
 	grep -h 'lines redone:' $(BUILD)/test-go.log | sed 's/^ *//'; \
-	echo "Go $$go, scripts $$scripts, Python worker $$worker, real engine $$real"; \
-	echo "$$((go + scripts + worker + real)) passed, 0 failed"
+	echo "Go $$go, scripts $$scripts, disks $$disk, Python worker $$worker, real engine $$real"; \
+	echo "$$((go + scripts + disk + worker + real)) passed, 0 failed"
 
 .PHONY: lint
 lint: ## formatting and vet
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard -- '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
 	go vet ./...
-	go vet -tags real,faults ./...
+	go vet -tags real,faults,disk ./...
 
 # Runs a command with its output in a log; what is no news is left out when it fails.
 quietly = @mkdir -p $(BUILD); echo '$(1)'; $(1) > $(BUILD)/$(2) 2>&1 || { grep -vE '^ *(=== |--- PASS|PASS$$)' $(BUILD)/$(2); exit 1; }
@@ -60,6 +60,11 @@ test-go: ## Go tests with the race detector; commands and crashes run on the ech
 test-kill: ## stoker killed at 500 of its system calls, told of errors there, and killed in a batch of a million lines
 	$(call quietly,go test -count 1 -parallel 4 -v -timeout 30m ./test/kill,test-kill.log)
 	@grep -hE '^ok|drawn with|figures:' $(BUILD)/test-kill.log | sed 's/^ *//'
+
+.PHONY: test-disk
+test-disk: ## POINTS (2000) power cuts on ext4, XFS and Btrfs; needs root, FUSE and loop devices
+	$(call quietly,CRASHDISK_POINTS=$(or $(POINTS),2000) go test -tags disk -count 1 -v -timeout 30m ./test/crashdisk/...,test-disk.log)
+	@grep -E '^ok|figures:|noticed' $(BUILD)/test-disk.log
 
 .PHONY: pytools
 pytools: engine

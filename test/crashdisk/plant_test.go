@@ -10,8 +10,7 @@ import (
 	"stoker/test/rig"
 )
 
-// planted are the bugs that only a power cut shows: the kernel keeps what a killed process wrote, in the order in which
-// it was written, synced or not. Each breaks one of some invariants.
+// planted says for a bug that only a power cut shows on which disks, and which of some invariants it breaks.
 var planted = map[string]struct {
 	layout     layout
 	invariants []string
@@ -20,15 +19,19 @@ var planted = map[string]struct {
 	"checkpoint-first":   {oneDisk, []string{"I6"}},
 	"index-not-synced":   {oneDisk, []string{"I3", "I5", "I7"}},
 	// On one disk ext4 makes all names durable as soon as one thing is.
-	"claim-not-synced": {threeDisks, []string{"I5"}},
+	"claim-not-synced": {threeDisks, []string{"I3", "I5"}},
 	"dir-not-synced":   {threeDisks, []string{"I3", "I4", "I5", "I7"}},
 }
 
 // TestPlantedBugs proves that these tests can fail: a cut of the power must show each planted bug.
 func TestPlantedBugs(t *testing.T) {
-	for plant, want := range planted {
+	for _, plant := range rig.PowerCutPlants() {
 		t.Run(plant, func(t *testing.T) {
 			t.Parallel()
+			want, ok := planted[plant]
+			if !ok {
+				t.Fatal("say which invariants this bug breaks")
+			}
 			chance := rig.Random(t)
 			r, err := record(t, kinds["ext4"], want.layout, rig.Faulty, "STOKER_PLANT="+plant)
 			if err != nil {
