@@ -132,6 +132,7 @@ func (m *machine) home(t testing.TB, binary string, env ...string) *rig.Home {
 	h := rig.At(t, m.dir, binary)
 	h.Env = env
 	h.Output = m.dir + ".log"
+	t.Cleanup(h.Kill) // before the disks go
 	return h
 }
 
