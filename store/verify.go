@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"stoker/store/durable"
 )
@@ -306,9 +307,16 @@ func (v *verifier) stillRuns() bool {
 	return err == nil && !r.State.Ended()
 }
 
+// isForeign tells what somebody else put into a claim's folder: stoker puts the input there, and files with a dot.
+func (v *verifier) isForeign(e fs.DirEntry) bool {
+	return !strings.HasPrefix(e.Name(), ".") && e.Name() != string(v.record.Input.Name)
+}
+
 // checkArchived proves that nothing is left of an archived input's claim. That it is in the archive no more is a note.
 func (v *verifier) checkArchived(dir string) {
-	if _, err := v.folders.FS.Lstat(dir); err == nil {
+	if entries, err := v.folders.FS.ReadDir(dir); err == nil && slices.ContainsFunc(entries, v.isForeign) {
+		v.note(dir, "holds what somebody put there")
+	} else if err == nil {
 		v.broken(InputOnce, dir, 0, "is the claim of a batch whose input is archived")
 	}
 	r := v.record
