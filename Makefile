@@ -34,13 +34,13 @@ demo: engine ## the main job, from drop to result, on a real model: results stay
 	examples/demo.sh $(STOKER) $(CONFIG) demo
 
 .PHONY: test
-test: lint test-go test-disk test-worker test-real ## all tests: Go, scripts, crashes, power cuts, the worker, the real engine
+test: lint test-go test-worker torture fuzz ## all tests: Go, scripts, the worker, the real engine, all that breaks stoker
 	@count() { grep -cE "$$1" $(BUILD)/$$2 || true; }; \
 	scripts=$$(count '^ +--- PASS: TestScripts/' test-go.log); go=$$(($$(count '^ *--- PASS' test-go.log) - scripts)); \
-	disk=$$(count '^ *--- PASS' test-disk.log); real=$$(count '^ *--- PASS' test-real.log); worker=$$(grep -oE '[0-9]+ passed' $(BUILD)/test-worker.log | tail -1 | cut -d' ' -f1); \
-	grep -h 'lines redone:' $(BUILD)/test-go.log | sed 's/^ *//'; \
-	echo "Go $$go, scripts $$scripts, disks $$disk, Python worker $$worker, real engine $$real"; \
-	echo "$$((go + scripts + disk + worker + real)) passed, 0 failed"
+	torture=$$(cat $(BUILD)/torture/*.log | grep -cE '^ *--- PASS' || true); \
+	worker=$$(grep -oE '[0-9]+ passed' $(BUILD)/test-worker.log | tail -1 | cut -d' ' -f1); \
+	echo "Go $$go, scripts $$scripts, Python worker $$worker, torture $$torture"; \
+	echo "$$((go + scripts + worker + torture)) passed, 0 failed"
 
 .PHONY: lint
 lint: ## formatting and vet
@@ -52,9 +52,14 @@ lint: ## formatting and vet
 quietly = @mkdir -p $(BUILD); echo '$(1)'; $(1) > $(BUILD)/$(2) 2>&1 || { grep -vE '^ *(=== |--- PASS|PASS$$)' $(BUILD)/$(2); exit 1; }
 
 .PHONY: test-go
-test-go: ## Go tests with the race detector; commands and crashes run on the echo engine
-	$(call quietly,go test -race -v -timeout 30m ./...,test-go.log)
+test-go: ## Go tests with the race detector, but for the suites of torture
+	$(call quietly,go test -race -v -timeout 30m $(shell go list ./... | grep -vE '^stoker/test/(e2e|kill|storage|torture)'),test-go.log)
 	@grep -E '^ok' $(BUILD)/test-go.log
+
+.PHONY: torture
+torture: $(if $(MUTANT),,engine) ## all that breaks stoker, as one table; MUTANT=NAME plants a bug, ONLY=REGEXP picks suites
+	@rm -rf $(BUILD)/torture
+	@STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go run ./test/torture $(if $(MUTANT),-mutant $(MUTANT)) $(if $(ONLY),-only '$(ONLY)') -logs $(BUILD)/torture
 
 .PHONY: test-kill
 test-kill: ## stoker killed at 500 of its system calls, told of errors there, and killed in a batch of a million lines

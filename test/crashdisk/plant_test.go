@@ -3,10 +3,13 @@
 package crashdisk
 
 import (
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"stoker/test/figures"
 	"stoker/test/rig"
 )
 
@@ -25,7 +28,16 @@ var planted = map[string]struct {
 
 // TestPlantedBugs proves that these tests can fail: a cut of the power must show each planted bug.
 func TestPlantedBugs(t *testing.T) {
+	mutant := rig.Mutant()
+	var mu sync.Mutex
+	row := figures.Figures{Suite: "planted bugs that a power cut showed", Note: fmt.Sprintf("%d planted", len(planted))}
+	if mutant == "" {
+		t.Cleanup(func() { figures.Report(t, row) })
+	}
 	for _, plant := range rig.PowerCutPlants() {
+		if mutant != "" && mutant != plant {
+			continue
+		}
 		t.Run(plant, func(t *testing.T) {
 			t.Parallel()
 			want, ok := planted[plant]
@@ -47,6 +59,12 @@ func TestPlantedBugs(t *testing.T) {
 			if i < 0 {
 				t.Fatalf("one of %s is broken by this bug, not: %v", want.invariants, o.failed[0].err)
 			}
+			if mutant != "" { // as if the bug were stoker's own
+				t.Fatal(found[i])
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			row.Count++
 			t.Logf("noticed at cut %d, %s: %v", o.points, time.Since(began).Round(time.Millisecond), found[i])
 		})
 	}

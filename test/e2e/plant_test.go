@@ -2,12 +2,15 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"stoker/store"
+	"stoker/test/figures"
 	"stoker/test/rig"
 )
 
@@ -95,6 +98,13 @@ func foreignFile(t *testing.T, plant string) error {
 
 // TestPlantedBugs proves that these tests can fail: each planted bug must turn its crash red, which is green without it.
 func TestPlantedBugs(t *testing.T) {
+	if mutant := rig.Mutant(); mutant != "" {
+		succumb(t, mutant)
+		return
+	}
+	var mu sync.Mutex
+	row := figures.Figures{Suite: "planted bugs that a kill or a slow writer showed", Note: fmt.Sprintf("%d planted", len(planted()))}
+	t.Cleanup(func() { figures.Report(t, row) })
 	for plant, bug := range planted() {
 		t.Run(plant, func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +120,22 @@ func TestPlantedBugs(t *testing.T) {
 			}
 			message, _, _ := strings.Cut(err.Error(), "\n")
 			t.Logf("noticed: %s", message)
+			mu.Lock()
+			defer mu.Unlock()
+			row.Count++
 		})
+	}
+}
+
+// succumb runs the crash that shows a bug as if the bug were stoker's own.
+func succumb(t *testing.T, mutant string) {
+	bug, ok := planted()[mutant]
+	if !ok {
+		t.Logf("%s is not a bug that a kill can show", mutant)
+		return
+	}
+	if err := bug.crash(t, mutant); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -12,8 +12,8 @@ var suites = []suite{
 	{name: "sim", args: []string{"-run", "^(TestSimulation|TestSameSeedSameWorld)$", "./test/sim"}, env: []string{"STOKER_SEEDS=10000"}},
 	{name: "sim-planted", args: []string{"-tags", "faults", "-run", "^TestPlantedBugs$", "./test/sim"}},
 	{name: "e2e", args: []string{"./test/e2e"}},
-	{name: "kill", args: []string{"./test/kill"}},
-	{name: "crashdisk", args: []string{"./test/crashdisk"}},
+	{name: "kill", args: []string{"-parallel", "4", "./test/kill"}},
+	{name: "crashdisk", args: []string{"-tags", "disk", "./test/crashdisk/..."}},
 	{name: "storage", args: []string{"./test/storage"}},
 	{name: "real", args: []string{"-tags", "real", "./test/real"}},
 }
@@ -21,7 +21,7 @@ var suites = []suite{
 // provocations are the suites that planted bugs are noticed by, the quickest first. Each runs with the bug as if it were
 // stoker's own.
 var provocations = []suite{
-	{name: "sim", args: []string{"-tags", "faults", "-run", "^TestSimulation$", "./test/sim"}, env: []string{"STOKER_SEEDS=3000"}},
 	{name: "e2e", args: []string{"-run", "^TestPlantedBugs$", "./test/e2e"}},
-	{name: "crashdisk", args: []string{"-run", "^TestPlantedBugs$", "./test/crashdisk"}},
+	{name: "sim", args: []string{"-tags", "faults", "-run", "^TestSimulation$", "./test/sim"}, env: []string{"STOKER_SEED=0", "STOKER_SEEDS=2000"}},
+	{name: "crashdisk", args: []string{"-tags", "disk", "-run", "^TestPlantedBugs$", "./test/crashdisk"}},
 }
