@@ -52,7 +52,8 @@ const maxModels = 32
 
 // Admit makes a claimed file a batch: it copies the file into the state folder while hashing, counting and indexing it,
 // reserves a name for its results and commits it. Once it returns the inbox may vanish. Errors that ask for patience are
-// ErrTruncated, ErrNoNewline and ErrChanged; a *Duplicate asks for moving the file away. A file without a valid line
+// ErrTruncated, ErrNoNewline and ErrChanged, and a *durable.FullError while the state has no room; a *Duplicate asks for
+// moving the file away, and a *FinalError for a new start. A file without a valid line
 // becomes a batch too, with Meta.Refused set. A batch that is accepted already is returned as it is.
 func (s *Store) Admit(ctx context.Context, a Admission) (*Record, error) {
 	if r, err := s.Get(a.ID); !errors.Is(err, ErrNotFound) {
@@ -62,18 +63,21 @@ func (s *Store) Admit(ctx context.Context, a Admission) (*Record, error) {
 		a.FS = durable.Local{}
 	}
 	dir := s.batchDir(a.ID)
+	if err := s.health.check(); err != nil {
+		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
+	}
 	if err := s.fs.RemoveAll(dir); err != nil { // what an admission that a crash cut off left behind
 		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
 	}
 	if err := s.fs.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
+		return nil, fmt.Errorf("admit %s: %w", a.Path, s.lacking(err))
 	}
 	r, err := s.admit(ctx, dir, a)
 	if err != nil {
-		if !errors.Is(err, errCommit) { // after which the record may be on the disk all the same: it needs its folder
-			s.fs.RemoveAll(dir)
+		if !errors.Is(err, errCommit) || durable.IsFull(err) { // else the record may be on the disk all the same: it needs its folder
+			s.fs.RemoveAll(dir) // half a snapshot would use up the room that is lacking
 		}
-		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
+		return nil, fmt.Errorf("admit %s: %w", a.Path, s.lacking(err))
 	}
 	return r, nil
 }
@@ -82,7 +86,7 @@ func (s *Store) Admit(ctx context.Context, a Admission) (*Record, error) {
 var errCommit = errors.New("commit")
 
 func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, error) {
-	m, err := takeSnapshot(ctx, s.fs, dir, a)
+	m, err := takeSnapshot(ctx, thrifty{s.fs, s.Room}, dir, a)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +124,7 @@ func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, er
 
 func (s *Store) accept(m *Meta) (*Record, error) {
 	r := newRecord(m)
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.write(func(tx *bbolt.Tx) error {
 		active, key := tx.Bucket(bucketActive), activeKey(m.Queue, m.Input)
 		if of := active.Get(key); of != nil { // accepted while this one was copied
 			return &Duplicate{Of: string(of)}

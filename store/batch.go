@@ -218,6 +218,12 @@ func (b *Batch) Append(f Frame) (fresh bool, err error) {
 	return true, nil
 }
 
+// Buffered is how many bytes of frames wait to be written, because there was no room for them.
+func (b *Batch) Buffered() int { return len(b.journal.buf) }
+
+// Size is how many bytes the batch's records take up, a little more than their result files do.
+func (b *Batch) Size() int64 { return b.journal.offset }
+
 // Flush hands appended frames to the operating system: they survive the death of the process, not a power cut. How far
 // requests were handed out goes with them, so that the next life can say what it runs again.
 func (b *Batch) Flush() error {

@@ -56,8 +56,9 @@ func (b *Batch) noteEngine(e Engine) error {
 	return b.journal.append(Frame{Kind: KindEngine, Payload: payload})
 }
 
-// Commit makes checkpoints durable: it syncs the journals, then writes all progress in one transaction. An error is
-// final: what the disk holds is known again only after the process has started anew and read it.
+// Commit makes checkpoints durable: it syncs the journals, then writes all progress in one transaction. A
+// *durable.FullError says that the database has no room and the checkpoints are to be committed again later; any other
+// error is final: what the disk holds is known again only after the process has started anew and read it.
 func (s *Store) Commit(checkpoints []Checkpoint) error {
 	write := func() error { return s.putCheckpoints(checkpoints) }
 	sync := func() error { return syncJournals(checkpoints) }
@@ -85,7 +86,7 @@ func syncJournals(checkpoints []Checkpoint) error {
 }
 
 func (s *Store) putCheckpoints(checkpoints []Checkpoint) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.write(func(tx *bbolt.Tx) error {
 		for _, c := range checkpoints {
 			if err := putCheckpoint(tx, c); err != nil {
 				return err

@@ -81,11 +81,14 @@ func (k *errorKeeper) classify(err error) error {
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader
+	n   int64 // bytes read
 }
 
 func (c *contextReader) Read(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, context.Cause(c.ctx)
 	}
-	return c.r.Read(p)
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }

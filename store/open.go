@@ -12,6 +12,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"stoker/store/durable"
 )
@@ -35,7 +36,8 @@ func OpenOn(fsys durable.FS, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	s := &Store{dir: dir, fs: fsys, lock: lock, reserved: map[string]struct{}{}}
+	h := newHealth()
+	s := &Store{dir: dir, fs: vital{fsys, h}, lock: lock, health: h, space: durable.SpaceOf, reserved: map[string]struct{}{}}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -44,6 +46,9 @@ func OpenOn(fsys durable.FS, dir string) (*Store, error) {
 
 func makeState(fsys durable.FS, dir string) error {
 	if err := durable.MkdirAll(durable.Local{}, dir, 0o700); err != nil {
+		return readOnly(err)
+	}
+	if err := probe(dir); err != nil {
 		return err
 	}
 	if err := durable.MkdirAll(fsys, filepath.Join(dir, batchesDir), 0o700); err != nil {
@@ -101,6 +106,32 @@ func batchFolders(fsys durable.FS, dir string) ([]string, error) {
 	return ids, nil
 }
 
+// ErrReadOnly means that nothing can be written to the state folder.
+var ErrReadOnly = errors.New("the filesystem is read-only")
+
+// probePrefix begins the name that durable.Scratch makes, for the moment that its file has one.
+const probePrefix = "stoker-"
+
+// probe finds out whether the state can be written to, before anything relies on it.
+func probe(dir string) error {
+	f, err := durable.Local{}.Scratch(dir)
+	switch {
+	case durable.IsFull(err):
+		return nil // that is waited for
+	case err != nil:
+		return readOnly(err)
+	}
+	return f.Close()
+}
+
+// readOnly says in words what EROFS means.
+func readOnly(err error) error {
+	if errors.Is(err, unix.EROFS) {
+		return ErrReadOnly
+	}
+	return err
+}
+
 // sweep removes what a process that died left unfinished: databases under a temporary name, and folders of batches
 // that were not accepted. A folder with meta.json is whole, and may be a batch that the database has lost: it stays.
 func (s *Store) sweep() error {
@@ -134,9 +165,10 @@ func (s *Store) sweepDatabases() error {
 	return nil
 }
 
-// isStateTemp tells the temporary files of the state folder itself: databases and the instance, half made.
+// isStateTemp tells the temporary files of the state folder itself: databases and the instance, half made, and what a
+// probe made.
 func isStateTemp(name string) bool {
-	ours := strings.HasPrefix(name, dbName+".") || strings.HasPrefix(name, "."+instanceFile)
+	ours := strings.HasPrefix(name, dbName+".") || strings.HasPrefix(name, "."+instanceFile) || strings.HasPrefix(name, probePrefix)
 	return ours && strings.HasSuffix(name, ".tmp")
 }
 
@@ -164,7 +196,7 @@ func OpenReadOnlyOn(fsys durable.FS, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	s := &Store{dir: dir, fs: fsys, lock: lock, readOnly: true}
+	s := &Store{dir: dir, fs: fsys, lock: lock, readOnly: true, health: newHealth(), space: durable.SpaceOf}
 	if err := s.openReadOnly(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -107,7 +107,7 @@ func (b *Batch) Publish(p *Publication) error {
 
 func (b *Batch) appendSynced(f Frame) error {
 	if err := b.journal.appendNow(f); err != nil {
-		return fmt.Errorf("batch %s: %w", b.Meta.ID, err)
+		return fmt.Errorf("batch %s: %w", b.Meta.ID, durable.Full(b.store.dir, leastRoom+f.size(), err))
 	}
 	if err := datasync(b.journal.f); err != nil {
 		return fmt.Errorf("sync journal of %s: %w", b.Meta.ID, err)
@@ -123,7 +123,7 @@ func (b *Batch) ReserveOther(taken func(string, FileName) (bool, error)) (FileNa
 		return "", err
 	}
 	defer b.store.unreserve(b.Meta.Queue, name)
-	err = b.store.db.Update(func(tx *bbolt.Tx) error {
+	err = b.store.write(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketNames).Put(nameKey(b.Meta.Queue, name), []byte(b.Meta.ID))
 	})
 	if err != nil {

@@ -58,7 +58,7 @@ func Rebuild(ctx context.Context, dir string, folders Folders, force bool) (*Reb
 	}
 	defer lock.Close()
 	r := &rebuild{
-		old: Store{dir: dir, fs: durable.Local{}, lock: lock, readOnly: true}, folders: folders.complete(),
+		old: Store{dir: dir, fs: durable.Local{}, lock: lock, readOnly: true, health: newHealth(), space: durable.SpaceOf}, folders: folders.complete(),
 		report: &Rebuilt{Database: filepath.Join(dir, dbName), States: map[State]int{}, Skipped: []Skipped{}, Claims: []string{}},
 	}
 	if err := r.run(ctx, force); err != nil {
@@ -248,7 +248,8 @@ func (r *rebuild) fill(ctx context.Context, tmp string) error {
 		return err
 	}
 	db.bolt.NoSync = true
-	r.next = Store{dir: r.old.dir, fs: r.old.fs, db: db, instance: r.report.Instance}
+	h := newHealth()
+	r.next = Store{dir: r.old.dir, fs: vital{r.old.fs, h}, db: db, instance: r.report.Instance, health: h, space: durable.SpaceOf}
 	err = r.restoreAll(ctx)
 	if err == nil {
 		err = db.bolt.Sync()
@@ -330,14 +331,14 @@ func (r *rebuild) skip(id, reason string, blocked bool) {
 // block leaves a record that cannot be read, so that the claimed file does not run a second time.
 func (r *rebuild) block(id string, cause error) error {
 	r.skip(id, cause.Error(), true)
-	return r.next.db.Update(func(tx *bbolt.Tx) error {
+	return r.next.write(func(tx *bbolt.Tx) error {
 		return putRecord(tx, &Record{ID: id, Unreadable: cause.Error()})
 	})
 }
 
 // acceptAgain enters a batch with a checkpoint that covers nothing, so that opening it reads the whole journal.
 func (s *Store) acceptAgain(m *Meta) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
+	return s.write(func(tx *bbolt.Tx) error {
 		if err := tx.Bucket(bucketNames).Put(nameKey(m.Queue, m.Name), []byte(m.ID)); err != nil {
 			return err
 		}

@@ -37,15 +37,16 @@ const maxErrorKeys = 1000
 // again, so that Next returns them, and the error is ErrDamaged.
 func (b *Batch) Results() (*Results, error) {
 	if err := b.journal.flush(); err != nil {
-		return nil, err
+		return nil, durable.Full(b.store.dir, leastRoom+int64(b.Buffered()), err)
 	}
+	need := leastRoom + int64(b.Meta.Requests)*8
 	f, err := b.store.fs.Scratch(b.dir)
 	if err != nil {
-		return nil, fmt.Errorf("index results of %s: %w", b.Meta.ID, err)
+		return nil, fmt.Errorf("index results of %s: %w", b.Meta.ID, durable.Full(b.store.dir, need, err))
 	}
 	r := &Results{batch: b, offsets: f}
 	if err := r.build(); err != nil {
-		return nil, errors.Join(fmt.Errorf("index results of %s: %w", b.Meta.ID, err), r.Close())
+		return nil, errors.Join(fmt.Errorf("index results of %s: %w", b.Meta.ID, durable.Full(b.store.dir, need, err)), r.Close())
 	}
 	return r, nil
 }

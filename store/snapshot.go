@@ -98,6 +98,7 @@ type snapshot struct {
 	index     *indexWriter
 	models    map[string]struct{}
 	line      []byte // buffer to read a line back
+	decoded   int64  // bytes of the lines that were copied
 }
 
 func (s *snapshot) take(ctx context.Context, dir string, src io.Reader, c Compression) (err error) {
@@ -113,13 +114,13 @@ func (s *snapshot) take(ctx context.Context, dir string, src io.Reader, c Compre
 	s.ids = dedupe.New(func() (dedupe.File, error) { return s.fs.Scratch(dir) }, dedupe.DefaultChunk)
 	defer s.ids.Close()
 
-	digest := sha256.New()
-	raw := io.TeeReader(&contextReader{ctx, src}, digest)
+	digest, read := sha256.New(), &contextReader{ctx: ctx, r: src}
+	raw := io.TeeReader(read, digest)
 	if err := s.copyLines(raw, c, out); err != nil {
-		return err
+		return s.sized(dir, read.n, err)
 	}
 	if err := s.finish(out, raw, digest); err != nil {
-		return err
+		return s.sized(dir, read.n, err)
 	}
 	if err := out.Sync(); err != nil {
 		return fmt.Errorf("sync snapshot: %w", err)
@@ -193,6 +194,7 @@ func (s *snapshot) tooMany(line batchfile.Line) bool {
 }
 
 func (s *snapshot) addLine(line batchfile.Line) error {
+	s.decoded = line.Offset + line.Length
 	r := row{offset: line.Offset, length: uint32(min(line.Length, 1<<32-1)), line: uint32(line.Number)}
 	if line.TooLong {
 		r.flags = rowInvalid | rowTooLong

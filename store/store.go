@@ -53,6 +53,8 @@ type Store struct {
 	lock     *os.File // of the state folder
 	readOnly bool     // no daemon runs
 	instance string
+	health   *health
+	space    func(dir string) (durable.Space, error)
 
 	mu       sync.Mutex
 	reserved map[string]struct{} // names of admissions under way
@@ -218,7 +220,7 @@ func getProgress(tx *bbolt.Tx, id string) (*Progress, error) {
 // update changes a batch's record in one durable commit.
 func (s *Store) update(id string, change func(tx *bbolt.Tx, r *Record) error) (*Record, error) {
 	var r *Record
-	err := s.db.Update(func(tx *bbolt.Tx) (err error) {
+	err := s.write(func(tx *bbolt.Tx) (err error) {
 		if r, err = getRecord(tx, id); err != nil {
 			return err
 		}

@@ -27,7 +27,7 @@ func (r *run) next() error {
 }
 
 func (r *run) read() error {
-	buf, err := r.r.Peek(pairSize)
+	buf, err := r.r.Peek(PairSize)
 	switch {
 	case err == io.EOF && len(buf) == 0:
 		return io.EOF
@@ -35,7 +35,7 @@ func (r *run) read() error {
 		return fmt.Errorf("read spilled run: %w", err)
 	}
 	r.head = pair{binary.LittleEndian.Uint64(buf), binary.LittleEndian.Uint32(buf[8:])}
-	_, err = r.r.Discard(pairSize)
+	_, err = r.r.Discard(PairSize)
 	return err
 }
 

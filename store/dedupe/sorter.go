@@ -20,8 +20,10 @@ func (p pair) compare(q pair) int {
 	return cmp.Or(cmp.Compare(p.key, q.key), cmp.Compare(p.val, q.val))
 }
 
+// PairSize is how many bytes of a file a pair takes up.
+const PairSize = 12
+
 const (
-	pairSize    = 12       // bytes of a pair on disk
 	mergeMemory = 16 << 20 // bytes of read buffers for all runs together
 	minBuffer   = 4 << 10  // bytes of one run's read buffer
 	maxBuffer   = 256 << 10
@@ -61,7 +63,7 @@ func (s *sorter) spill() error {
 	}
 	slices.SortFunc(s.mem, pair.compare)
 	w := bufio.NewWriterSize(s.file, maxBuffer)
-	var buf [pairSize]byte
+	var buf [PairSize]byte
 	for _, p := range s.mem {
 		binary.LittleEndian.PutUint64(buf[:], p.key)
 		binary.LittleEndian.PutUint32(buf[8:], p.val)
@@ -72,7 +74,7 @@ func (s *sorter) spill() error {
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("spill: %w", err)
 	}
-	s.runs = append(s.runs, s.end()+int64(len(s.mem))*pairSize)
+	s.runs = append(s.runs, s.end()+int64(len(s.mem))*PairSize)
 	s.mem = s.mem[:0]
 	return nil
 }

@@ -1,0 +1,263 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+
+	"stoker/store/durable"
+)
+
+// FinalError means that a write to the state failed, so that nobody knows what the disk holds: after a failed sync the
+// kernel forgets which pages were never written, and reading them back shows what the disk does not have. Only a new
+// process that reads the disk knows again. It does not unwrap: a sync that fails for lack of space is as final as any,
+// and must not be taken for a full disk, which is waited for.
+type FinalError struct{ cause error }
+
+func (e *FinalError) Error() string { return "the state cannot be relied on: " + e.cause.Error() }
+
+// Is lets a damaged database be known, for which there is something to be done.
+func (e *FinalError) Is(target error) bool {
+	return target == ErrDamagedDB && errors.Is(e.cause, ErrDamagedDB)
+}
+
+// Cause is the fault that came first.
+func (e *FinalError) Cause() error { return e.cause }
+
+// health remembers the first fault of the state that is final. After it nothing is written or synced any more, on
+// whatever descriptor.
+type health struct {
+	mu      sync.Mutex
+	final   *FinalError
+	faulted chan struct{}
+}
+
+func newHealth() *health { return &health{faulted: make(chan struct{})} }
+
+// check returns the final fault, if there was one.
+func (h *health) check() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.final == nil {
+		return nil
+	}
+	return h.final
+}
+
+func (h *health) fail(cause error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.final == nil {
+		h.final = &FinalError{cause}
+		close(h.faulted)
+	}
+	return h.final
+}
+
+// changed judges the end of an operation that changes the state. What says that nothing was done is left to the caller.
+func (h *health) changed(err error) error {
+	if err == nil || durable.IsFull(err) || isScarce(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return h.fail(err)
+}
+
+// synced judges the end of a sync.
+func (h *health) synced(err error) error {
+	if err == nil || isScarce(err) {
+		return err
+	}
+	return h.fail(err)
+}
+
+// isScarce reports whether the machine lacks something that comes back by itself; nothing was written.
+func isScarce(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+}
+
+// Faulted is closed once the state cannot be relied on; Fault says why. The process must end and start anew.
+func (s *Store) Faulted() <-chan struct{} { return s.health.faulted }
+
+// Fault is the *FinalError that closed Faulted, or nil.
+func (s *Store) Fault() error { return s.health.check() }
+
+// write changes the database in one durable commit. An error of change undoes everything. A commit that fails is final,
+// but for one that found no room for its pages: bbolt writes those first, into free places, so that until the meta page
+// points to them nothing has happened.
+func (s *Store) write(change func(tx *bbolt.Tx) error) error {
+	if err := s.health.check(); err != nil {
+		return err
+	}
+	var refused error
+	var txid int
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		txid = tx.ID()
+		refused = change(tx)
+		return refused
+	})
+	if err == nil || refused != nil {
+		return err
+	}
+	if isFullWrite(err) && s.lastCommit() < txid {
+		return durable.Full(s.dir, leastRoom, err)
+	}
+	return s.health.fail(err)
+}
+
+// isFullWrite reports whether a write found no room. A sync that did has no operation in its error.
+func isFullWrite(err error) bool {
+	var path *fs.PathError
+	return durable.IsFull(err) && errors.As(err, &path) && path.Op == "write"
+}
+
+// lastCommit is the number of the transaction that the database's meta pages tell of.
+func (s *Store) lastCommit() (txid int) {
+	s.db.View(func(tx *bbolt.Tx) error {
+		txid = tx.ID()
+		return nil
+	})
+	return txid
+}
+
+// vital is the filesystem of the batch folders: what fails there for good is remembered, and ends all writing.
+type vital struct {
+	durable.FS
+	health *health
+}
+
+// do runs an operation that changes names.
+func (v vital) do(change func() error) error {
+	if err := v.health.check(); err != nil {
+		return err
+	}
+	return v.health.changed(change())
+}
+
+// OpenFile implements durable.FS.
+func (v vital) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
+	if flag&os.O_CREATE != 0 {
+		return v.create(func() (durable.File, error) { return v.FS.OpenFile(path, flag, perm) })
+	}
+	f, err := v.FS.OpenFile(path, flag, perm) // which changes nothing
+	if err != nil {
+		return nil, err
+	}
+	return vitalFile{f, v.health}, nil
+}
+
+// Scratch implements durable.FS.
+func (v vital) Scratch(dir string) (durable.File, error) {
+	return v.create(func() (durable.File, error) { return v.FS.Scratch(dir) })
+}
+
+func (v vital) create(create func() (durable.File, error)) (f durable.File, err error) {
+	err = v.do(func() (err error) {
+		f, err = create()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return vitalFile{f, v.health}, nil
+}
+
+// Mkdir implements durable.FS.
+func (v vital) Mkdir(dir string, perm fs.FileMode) error {
+	return v.do(func() error { return v.FS.Mkdir(dir, perm) })
+}
+
+// Remove implements durable.FS.
+func (v vital) Remove(path string) error { return v.do(func() error { return v.FS.Remove(path) }) }
+
+// RemoveAll implements durable.FS.
+func (v vital) RemoveAll(dir string) error { return v.do(func() error { return v.FS.RemoveAll(dir) }) }
+
+// Rename implements durable.FS.
+func (v vital) Rename(from, to string) error {
+	return v.do(func() error { return v.FS.Rename(from, to) })
+}
+
+// RenameNew implements durable.FS.
+func (v vital) RenameNew(from, to string) error {
+	return v.do(func() error { return v.FS.RenameNew(from, to) })
+}
+
+// SyncDir implements durable.FS.
+func (v vital) SyncDir(dir string) error {
+	if err := v.health.check(); err != nil {
+		return err
+	}
+	return v.health.synced(v.FS.SyncDir(dir))
+}
+
+// vitalFile is an open file of the state.
+type vitalFile struct {
+	durable.File
+	health *health
+}
+
+func (f vitalFile) do(change func() error) error {
+	if err := f.health.check(); err != nil {
+		return err
+	}
+	return f.health.changed(change())
+}
+
+// Write implements durable.File.
+func (f vitalFile) Write(b []byte) (n int, err error) {
+	err = f.do(func() (err error) {
+		n, err = f.File.Write(b)
+		return err
+	})
+	return n, err
+}
+
+// WriteAt implements durable.File.
+func (f vitalFile) WriteAt(b []byte, at int64) (n int, err error) {
+	err = f.do(func() (err error) {
+		n, err = f.File.WriteAt(b, at)
+		return err
+	})
+	return n, err
+}
+
+// WriteString implements durable.File.
+func (f vitalFile) WriteString(s string) (int, error) { return f.Write([]byte(s)) }
+
+// Truncate implements durable.File.
+func (f vitalFile) Truncate(size int64) error {
+	return f.do(func() error { return f.File.Truncate(size) })
+}
+
+// Chmod implements durable.File.
+func (f vitalFile) Chmod(mode fs.FileMode) error {
+	return f.do(func() error { return f.File.Chmod(mode) })
+}
+
+// Chown implements durable.File.
+func (f vitalFile) Chown(uid, gid int) error {
+	return f.do(func() error { return f.File.Chown(uid, gid) })
+}
+
+// Chtime implements durable.File.
+func (f vitalFile) Chtime(mtime time.Time) error {
+	return f.do(func() error { return f.File.Chtime(mtime) })
+}
+
+// Sync implements durable.File.
+func (f vitalFile) Sync() error { return f.sync(f.File.Sync) }
+
+// Datasync implements durable.File.
+func (f vitalFile) Datasync() error { return f.sync(f.File.Datasync) }
+
+func (f vitalFile) sync(sync func() error) error {
+	if err := f.health.check(); err != nil {
+		return err
+	}
+	return f.health.synced(sync())
+}
