@@ -53,7 +53,10 @@ func (d *Dispatcher) gather() (commitResult, error) {
 func (d *Dispatcher) afterCommit(result commitResult) error {
 	d.committing = false
 	if result.err != nil {
-		return result.err
+		for _, r := range result.runs {
+			r.dirty = true
+		}
+		return d.patient(result.err)
 	}
 	ended := map[*run]bool{}
 	for i, r := range result.runs {
@@ -95,5 +98,5 @@ func (d *Dispatcher) lastCommit() error {
 	if err != nil || len(result.checkpoints) == 0 {
 		return err
 	}
-	return d.o.Store.Commit(result.checkpoints)
+	return d.patient(d.o.Store.Commit(result.checkpoints)) // the journals are synced: the next start reads them instead
 }

@@ -14,6 +14,7 @@ import (
 	"stoker/engine"
 	"stoker/store"
 	"stoker/store/batchfile"
+	"stoker/store/durable"
 )
 
 // Engine is what answers requests; *engine.Supervisor is one.
@@ -73,9 +74,9 @@ type Dispatcher struct {
 	committing  bool
 	committed   chan commitResult
 	commitAgain bool
-	uncommitted int   // journal bytes
-	full        error // why nothing can be written now
-	waitsFull   bool  // for space; it was said
+	uncommitted int                // journal bytes
+	full        *durable.FullError // nothing is submitted until the state has room
+	waitsFull   bool               // for room; it was said
 	draining    bool
 	deadline    <-chan time.Time // of draining
 	stopped     bool
@@ -247,7 +248,10 @@ func (d *Dispatcher) tick() error {
 	for _, r := range d.runs {
 		r.meter.tick(r.batch.Progress().Records())
 	}
-	d.full = nil // try again whether there is space
+	d.lookForRoom()
+	if err := d.flush(); err != nil { // before anything is submitted, because that may show that there is no room yet
+		return err
+	}
 	if err := d.commit(); err != nil {
 		return err
 	}
@@ -256,9 +260,18 @@ func (d *Dispatcher) tick() error {
 	}
 	if d.waitsFull && d.full == nil {
 		d.waitsFull = false
-		d.o.Logger.Info().Msg("state folder has space again")
+		d.o.Logger.Info().Msg("state folder has room again; going on")
 	}
 	return nil
+}
+
+// lookForRoom ends a pause so that what is buffered is tried again, unless it is plain that there is no room yet. It
+// begins one before the room for checkpoints is used up.
+func (d *Dispatcher) lookForRoom() {
+	d.full = nil
+	if err := d.o.Store.Cramped(); durable.IsFull(err) {
+		d.pause(err)
+	}
 }
 
 func (d *Dispatcher) admit(r *store.Record) error {
@@ -274,7 +287,11 @@ func (d *Dispatcher) open(id string) error {
 	b, err := d.o.Store.OpenBatch(id)
 	if passes(err) {
 		d.waiting = append([]string{id}, d.waiting...) // that passes
+		d.patient(err)
 		return nil
+	}
+	if fault := d.o.Store.Fault(); fault != nil {
+		return fault
 	}
 	if err != nil {
 		d.unreadableBatch(id, err)
@@ -362,14 +379,30 @@ func (d *Dispatcher) flush() error {
 }
 
 // patient turns a full disk into a pause: the journal keeps what it could not write, and nothing more is submitted until
-// it could.
+// it could. What is in flight is taken in, and the worker stays as it is.
 func (d *Dispatcher) patient(err error) error {
-	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+	if !durable.IsFull(err) {
 		return err
 	}
-	if !d.waitsFull {
-		d.o.Logger.Error().Err(err).Msg("state folder is full; waiting for space")
-	}
-	d.full, d.waitsFull = err, true
+	d.pause(err)
 	return nil
+}
+
+// leastRoom is what the state is said to need at least: a journal grows by blocks, and a checkpoint follows.
+const leastRoom = 1 << 20
+
+// pause stops submission for lack of room.
+func (d *Dispatcher) pause(cause error) {
+	if !errors.As(cause, &d.full) {
+		need := int64(leastRoom)
+		for _, r := range d.runs {
+			need += int64(r.batch.Buffered())
+		}
+		errors.As(durable.Full(d.o.Store.Dir(), need, cause), &d.full)
+	}
+	if !d.waitsFull {
+		d.o.Logger.Error().Err(d.full).Str("cause", cause.Error()).Int64("needed", d.full.Need).Int64("free", d.full.Free).
+			Int("in_flight", len(d.flights)).Msg("state folder is full; nothing is submitted until it has room")
+	}
+	d.waitsFull = true
 }

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"stoker/engine"
@@ -219,31 +218,6 @@ func TestModelChanged(t *testing.T) {
 		r.answer(r.held()...)
 		if completed, _ := r.records(old); completed != 4 {
 			t.Errorf("%d completed, want 4", completed)
-		}
-	})
-}
-
-// A full disk pauses submission; what was answered is kept and written once there is space.
-func TestFullDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		id := r.admit("x", prompts("p", 10)...)
-		r.ready(4)
-		keys := r.held()
-		r.feed.calls <- func() { r.feed.patient(unix.ENOSPC) }
-		r.answer(keys[0])
-		if n, s := len(r.held()), r.feed.Snapshot(); n != 3 || s.Full == "" {
-			t.Errorf("%d requests in flight, want 3 and no more: %+v", n, s)
-		}
-		r.tick()
-		if n, s := len(r.held()), r.feed.Snapshot(); n != 4 || s.Full != "" {
-			t.Errorf("%d requests in flight, want 4 again: %+v", n, s)
-		}
-		for len(r.held()) > 0 {
-			r.answer(r.held()...)
-		}
-		if completed, _ := r.records(id); completed != 10 {
-			t.Errorf("%d completed, want 10", completed)
 		}
 	})
 }

@@ -18,6 +18,8 @@ import (
 
 	"stoker/engine"
 	"stoker/store"
+	"stoker/store/durable"
+	"stoker/test/faultfs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -49,6 +51,7 @@ func (e *scripted) Submit(requests []engine.Request) {
 type rig struct {
 	t      *testing.T
 	store  *store.Store
+	disk   *faultfs.FS // of the state's batch folders
 	engine *scripted
 	feed   *Dispatcher
 	dir    string
@@ -60,7 +63,7 @@ type rig struct {
 
 // newRig starts a dispatcher. It is called in a synctest bubble.
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, dir: t.TempDir()}
+	r := &rig{t: t, dir: t.TempDir(), disk: faultfs.New(durable.Local{})}
 	r.open()
 	t.Cleanup(func() {
 		r.stop()
@@ -75,7 +78,7 @@ func newRig(t *testing.T) *rig {
 func (r *rig) open() {
 	r.t.Helper()
 	var err error
-	if r.store, err = store.Open(filepath.Join(r.dir, "state")); err != nil {
+	if r.store, err = store.OpenOn(r.disk, filepath.Join(r.dir, "state")); err != nil {
 		r.t.Fatal(err)
 	}
 	r.start()

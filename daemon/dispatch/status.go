@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"stoker/store"
+	"stoker/store/durable"
 )
 
 // Snapshot is the dispatcher as people see it.
@@ -12,9 +13,11 @@ type Snapshot struct {
 	Waiting    []string     `json:"waiting"` // ids of accepted batches that wait for others to end
 	Unreadable []Unreadable `json:"unreadable,omitzero"`
 	InFlight   int          `json:"in_flight"`
-	Isolating  bool         `json:"isolating"` // suspects of an engine crash run by themselves
-	Full       string       `json:"full,omitzero"`
-	Totals     Totals       `json:"totals"`
+	Isolating  bool         `json:"isolating"`     // suspects of an engine crash run by themselves
+	Full       string       `json:"full,omitzero"` // why nothing is submitted
+
+	Lacks  *durable.FullError `json:"-"` // what Full says
+	Totals Totals             `json:"totals"`
 }
 
 // Unreadable is a batch whose folder in the state is damaged, so that it cannot go on.
@@ -56,7 +59,7 @@ func (d *Dispatcher) snapshot() Snapshot {
 		Unreadable: slices.Clone(d.unreadable), InFlight: len(d.flights), Isolating: d.isolation.active(), Totals: d.totals,
 	}
 	if d.full != nil {
-		s.Full = d.full.Error()
+		s.Full, s.Lacks = d.full.Error(), d.full
 	}
 	for _, r := range d.runs {
 		s.Running = append(s.Running, d.describe(r))
@@ -78,6 +81,8 @@ func (d *Dispatcher) describe(r *run) Running {
 		v.Reason = "damaged"
 	case r.foreignModel(d.capacity.Model):
 		v.Reason = "model_changed"
+	case d.full != nil:
+		v.Reason = d.full.Error()
 	}
 	return v
 }
