@@ -2,11 +2,15 @@ package inbox
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -17,26 +21,149 @@ import (
 	"stoker/store/faults"
 )
 
-// archiveEnded moves the inputs of ended batches out of .processing. What cannot be moved now is tried again.
-func (in *Inbox) archiveEnded() {
-	left := in.archive[:0]
-	problem := ""
-	for _, r := range in.archive {
-		if err := in.archiveOne(r); err != nil {
-			problem = err.Error()
-			left = append(left, r)
-		}
-	}
-	clear(in.archive[len(left):])
-	in.archive = left
-	if problem != "" && problem != in.archiveProblem { // once, not each time
-		in.o.Logger.Warn().Str("error", problem).Int("inputs", len(left)).Msg("cannot archive; trying again")
-	}
-	in.archiveProblem = problem
+// archiver moves files out of .processing: the inputs of ended batches, and duplicates. It has a goroutine of its own,
+// because the archive may be on another share than the inbox, and hang.
+type archiver struct {
+	in   *Inbox // of which it uses only what has no state of its own
+	wake chan struct{}
+	left chan departure // what became of duplicates
+
+	mu      sync.Mutex
+	ended   []*store.Record // batches whose input is to leave .processing
+	aside   []*claim        // duplicates to be set aside, each once
+	problem error           // why ended is not empty
 }
 
-func (in *Inbox) archiveOne(r *store.Record) error {
-	folder := "done"
+// departure is what setting a duplicate aside came to.
+type departure struct {
+	claim *claim
+	err   error
+}
+
+// Archive is what waits to be archived.
+type Archive struct {
+	Waiting int    `json:"waiting"`
+	Problem string `json:"problem,omitzero"`
+
+	Lacks *durable.FullError `json:"-"` // what Problem says, if it is that
+}
+
+func newArchiver(in *Inbox) *archiver {
+	return &archiver{in: in, wake: make(chan struct{}, 1), left: make(chan departure)}
+}
+
+func (a *archiver) status() Archive {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := Archive{Waiting: len(a.ended) + len(a.aside)}
+	if a.problem != nil {
+		s.Problem = a.problem.Error()
+		errors.As(a.problem, &s.Lacks)
+	}
+	return s
+}
+
+// archive queues the input of an ended batch. It does not block.
+func (a *archiver) archive(records ...*store.Record) {
+	a.mu.Lock()
+	a.ended = append(a.ended, records...)
+	a.mu.Unlock()
+	a.signal()
+}
+
+// setAside queues a duplicate. It does not block.
+func (a *archiver) setAside(c *claim) {
+	a.mu.Lock()
+	a.aside = append(a.aside, c)
+	a.mu.Unlock()
+	a.signal()
+}
+
+func (a *archiver) signal() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// maxArchivePause bounds the pause between two tries.
+const maxArchivePause = 30 * time.Second
+
+// run archives until the context ends. What cannot be moved now is tried again.
+func (a *archiver) run(ctx context.Context) {
+	a.recover()
+	pause := a.in.o.PollEvery
+	for {
+		a.setAsideAll(ctx)
+		if a.archiveEnded(ctx) {
+			pause = a.in.o.PollEvery
+		}
+		var again <-chan time.Time
+		if a.status().Waiting > 0 {
+			again = time.After(pause)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		case <-again:
+			pause = min(2*pause, maxArchivePause)
+		}
+	}
+}
+
+// recover finds the inputs that a former life did not archive.
+func (a *archiver) recover() {
+	records, err := a.in.o.Store.List()
+	if err != nil {
+		a.in.o.Logger.Error().Err(err).Msg("cannot list batches")
+	}
+	for _, r := range records {
+		if r.State.Ended() && !r.Archived {
+			a.archive(r)
+		}
+	}
+}
+
+// archiveEnded reports whether nothing is left to be archived.
+func (a *archiver) archiveEnded(ctx context.Context) bool {
+	a.mu.Lock()
+	todo := slices.Clone(a.ended)
+	a.mu.Unlock()
+	var problem error
+	for _, r := range todo {
+		if ctx.Err() != nil {
+			return false
+		}
+		err := a.archiveOne(r)
+		if err == nil {
+			a.mu.Lock()
+			a.ended = slices.DeleteFunc(a.ended, func(other *store.Record) bool { return other == r })
+			a.mu.Unlock()
+			continue
+		}
+		problem = err
+	}
+	a.note(problem)
+	return problem == nil
+}
+
+// note takes down why inputs cannot be archived, and says it once.
+func (a *archiver) note(problem error) {
+	a.mu.Lock()
+	before, left := a.problem, len(a.ended)
+	a.problem = problem
+	a.mu.Unlock()
+	switch {
+	case problem != nil && (before == nil || before.Error() != problem.Error()):
+		a.in.o.Logger.Warn().Err(problem).Int("inputs", left).Msg("cannot archive; trying again")
+	case problem == nil && before != nil:
+		a.in.o.Logger.Info().Msg("archiving goes on")
+	}
+}
+
+func (a *archiver) archiveOne(r *store.Record) error {
+	in, folder := a.in, "done"
 	if r.State == store.Failed {
 		folder = "failed"
 	}
@@ -44,7 +171,7 @@ func (in *Inbox) archiveOne(r *store.Record) error {
 	from := in.claimPath(r.ID, r.Input.Name)
 	to, err := in.move(from, folder, r.Queue, r.Input.Name)
 	if err != nil && !in.isGone(r.ID, r.Input.Name) { // one that is gone was moved before a crash, or taken away
-		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
+		return fmt.Errorf("archive %s: %w", r.Input.Name, durable.Full(in.o.Archive, r.Input.Bytes, err))
 	}
 	faults.Crash("archive.moved")
 	in.giveBackRest(r.ID, r.Queue)
@@ -176,28 +303,50 @@ type setAside struct {
 	moved string // where it is now; "" while it is claimed
 }
 
-// finishSetAside moves a duplicate away, with a note that names the batch that it is one of. What fails is done again
-// later, without the rest.
-func (in *Inbox) finishSetAside(c *claim) {
-	d := c.duplicate
-	if d.moved == "" {
-		to, err := in.move(in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
-		if err != nil && in.isGone(c.id, c.name) {
-			in.release(c)
+// setAsideAll tries each duplicate once, and tells the inbox.
+func (a *archiver) setAsideAll(ctx context.Context) {
+	a.mu.Lock()
+	todo := a.aside
+	a.aside = nil
+	a.mu.Unlock()
+	for _, c := range todo {
+		select {
+		case a.left <- departure{c, a.setAsideOne(c)}:
+		case <-ctx.Done(): // the next start admits it, and finds again what it is
 			return
 		}
+	}
+}
+
+// setAsideOne moves a duplicate away, with a note that names the batch that it is one of. What fails is done again later,
+// without the rest.
+func (a *archiver) setAsideOne(c *claim) error {
+	d := c.duplicate
+	if d.moved == "" {
+		to, err := a.in.move(a.in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
+		if err != nil && a.in.isGone(c.id, c.name) {
+			return nil
+		}
 		if err != nil {
-			in.retry(c, err)
-			return
+			return durable.Full(a.in.o.Archive, c.print.size, err)
 		}
 		d.moved = to
 	}
-	if err := in.noteDuplicate(c); err != nil {
-		in.retry(c, err)
+	if err := a.in.noteDuplicate(c); err != nil {
+		return durable.Full(a.in.o.Archive, c.print.size, err)
+	}
+	a.in.o.Logger.Info().Str("name", c.name.String()).Str("batch", d.of).Msg("same file as a batch that has not ended; set aside")
+	return nil
+}
+
+// departed deals with what became of a duplicate.
+func (in *Inbox) departed(d departure) {
+	d.claim.leaving = false
+	if d.err != nil {
+		in.retry(d.claim, d.err)
 		return
 	}
-	in.o.Logger.Info().Str("name", c.name.String()).Str("batch", d.of).Msg("same file as a batch that has not ended; set aside")
-	in.release(c)
+	in.release(d.claim)
 }
 
 func (in *Inbox) noteDuplicate(c *claim) error {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"stoker/daemon/share"
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
@@ -26,7 +27,10 @@ type claim struct {
 	due       time.Time // when to go on with it
 	synced    bool      // the rename is durable
 	admitting bool
-	complete  bool // nothing more is expected of it
+	leaving   bool               // the archiver has it
+	need      int64              // bytes in the state, as far as a try has told
+	lacks     *durable.FullError // of them; nil if there are enough
+	complete  bool               // nothing more is expected of it
 	duplicate *setAside
 	tries     int // that failed, one after another
 	reason    string
@@ -52,6 +56,10 @@ func (in *Inbox) takeReady() {
 	})
 	for _, k := range ready {
 		f := in.files[k]
+		if f.lacks = in.lacksRoom(f.print.size); f.lacks != nil {
+			f.wait(f.lacks.Error()) // where it is: the folder is its owner's
+			continue
+		}
 		c, err := in.claim(k, f)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			f.wait("cannot be claimed: " + reasonOf(err))
@@ -63,6 +71,12 @@ func (in *Inbox) takeReady() {
 			in.claims[c.id] = c
 		}
 	}
+}
+
+// lacksRoom returns what the state lacks for a file, nil if nothing. What else is wrong, the copy meets.
+func (in *Inbox) lacksRoom(bytes int64) (full *durable.FullError) {
+	errors.As(in.o.Store.Room(bytes), &full)
+	return full
 }
 
 // claim renames a file into .processing. The claim is nil if it was not the file that was watched.
@@ -159,9 +173,10 @@ func (in *Inbox) admitClaims(ctx context.Context) {
 			return
 		}
 		switch {
-		case c.admitting || time.Now().Before(c.due) || !in.mayAdmit(c):
+		case c.admitting || c.leaving || time.Now().Before(c.due) || !in.mayAdmit(c):
 		case c.duplicate != nil:
-			in.finishSetAside(c)
+			in.setAside(c)
+		case !in.fits(c):
 		case in.isReady(c):
 			in.admit(ctx, c)
 		}
@@ -172,6 +187,21 @@ func (in *Inbox) admitClaims(ctx context.Context) {
 // and the other may be its duplicate.
 func (in *Inbox) mayAdmit(c *claim) bool {
 	return len(in.admitting) < maxAdmissions && !in.admitting[fileKey{c.queue, c.name}]
+}
+
+// fits reports whether the state has room for a claimed file, else puts it off.
+func (in *Inbox) fits(c *claim) bool {
+	if c.lacks = in.lacksRoom(max(c.print.size, c.need)); c.lacks == nil {
+		return true
+	}
+	c.reason, c.due = c.lacks.Error(), time.Now().Add(in.o.PollEvery)
+	return false
+}
+
+// setAside hands a duplicate to the archiver.
+func (in *Inbox) setAside(c *claim) {
+	c.leaving, c.reason = true, "is set aside: the same file is batch "+c.duplicate.of
+	in.archiver.setAside(c)
 }
 
 // isReady reports whether a claimed file may be copied: its claim is durable, and it did not change since it was last
@@ -227,7 +257,7 @@ func (in *Inbox) sortedClaims() []*claim {
 func (in *Inbox) admissionOf(c *claim) store.Admission {
 	return store.Admission{
 		ID: c.id, FS: in.o.FS, Path: in.claimPath(c.id, c.name), Queue: c.queue, Defaults: in.o.Defaults(c.queue), MaxLine: in.o.MaxLine,
-		Strict: in.o.Strict, Complete: c.complete, NameTaken: in.o.NameTaken, SkipEnded: in.o.SkipEnded,
+		Strict: in.o.Strict, Complete: c.complete, NameTaken: in.nameTaken, SkipEnded: in.o.SkipEnded,
 	}
 }
 
@@ -254,7 +284,7 @@ func (in *Inbox) admitted(a admission) {
 		in.o.Admitted(a.record)
 	case errors.As(a.err, &duplicate):
 		c.duplicate = &setAside{of: duplicate.Of}
-		in.finishSetAside(c)
+		in.setAside(c)
 	case errors.Is(a.err, store.ErrTruncated), errors.Is(a.err, store.ErrNoNewline):
 		in.awaitRest(c, a.err)
 	case errors.Is(a.err, store.ErrChanged):
@@ -264,7 +294,11 @@ func (in *Inbox) admitted(a admission) {
 		in.release(c)
 	case errors.Is(a.err, context.Canceled): // the daemon stops; the next start goes on
 	default:
-		in.retry(c, a.err)
+		var full *durable.FullError
+		if errors.As(a.err, &full) {
+			c.need = full.Need
+		}
+		in.retry(c, a.err) // without room it waits longer, but not after a try for nothing
 	}
 }
 
@@ -298,21 +332,23 @@ func (in *Inbox) isGone(id string, name store.FileName) bool {
 	return err == nil
 }
 
-// changedTimeout bounds how long a hung share holds up whoever asks for a change.
-const changedTimeout = 5 * time.Second
-
 // Changed reports whether a batch's claimed input is no longer what its snapshot was made of. A file that cannot be
 // looked at in time counts as unchanged.
 func (in *Inbox) Changed(r *store.Record) bool {
-	changed := make(chan bool, 1)
-	go func() {
-		st, err := in.o.FS.Lstat(in.claimPath(r.ID, r.Input.Name))
-		changed <- err == nil && (st.Size() != r.Input.Bytes || st.ModTime().UnixNano() != r.Input.ModTime)
-	}()
-	select {
-	case c := <-changed:
-		return c
-	case <-time.After(changedTimeout):
-		return false
+	st, err := share.Soon(func() (fs.FileInfo, error) { return in.o.FS.Lstat(in.claimPath(r.ID, r.Input.Name)) })
+	return err == nil && (st.Size() != r.Input.Bytes || st.ModTime().UnixNano() != r.Input.ModTime)
+}
+
+// nameTaken asks the outbox whether it has result files of a name, but an outbox that does not answer, or cannot, holds up
+// no admission: publishing takes another name if this one is somebody's by then.
+func (in *Inbox) nameTaken(queue string, name store.FileName) (bool, error) {
+	taken, err := share.Soon(func() (bool, error) { return in.o.NameTaken(queue, name) })
+	if errors.Is(err, durable.ErrOutside) {
+		return false, err // that is no fault of the share, and nothing could be published
 	}
+	if err != nil {
+		in.o.Logger.Warn().Err(err).Str("name", name.String()).Msg("cannot look for the name in the outbox; taking it as free")
+		return false, nil
+	}
+	return taken, nil
 }

@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"stoker/store"
+	"stoker/store/durable"
+	"stoker/test/faultfs"
 )
 
 // Claims on a share that is away are neither forgotten nor taken for taken away.
@@ -24,18 +28,19 @@ func TestShareGoesAndComesBack(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		fail := true
-		r.o.NameTaken = func(string, store.FileName) (bool, error) {
-			if fail {
-				return false, errors.New("no outbox")
+		share := faultfs.New(durable.Local{})
+		share.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.Open && strings.Contains(path, ".processing") {
+				return unix.ESTALE
 			}
-			return false, nil
-		}
+			return nil
+		})
+		r.o.FS = share
 		r.write("q/x.jsonl", line)
 		r.run()
 		r.pass(5 * time.Second)
 		away()
-		fail = false
+		share.Set(nil)
 		r.pass(10 * time.Minute)
 		r.stop() // and a start without the share
 		r.run()

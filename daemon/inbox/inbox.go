@@ -53,28 +53,29 @@ const (
 // maxAdmissions bounds the files that are copied at a time, so that a small one need not wait for a large one.
 const maxAdmissions = 2
 
-// Inbox owns the inbox and the archive, in the goroutine of Run.
+// Inbox owns the inbox, in the goroutine of Run. Another one, of its archiver, owns the archive.
 type Inbox struct {
-	o    Options
-	wake chan struct{} // something has ended
+	o        Options
+	archiver *archiver
 
 	// Only used by the goroutine of Run.
-	files          map[fileKey]*file
-	ignored        []Waiting
-	strays         []Waiting // under .processing
-	strayed        []Waiting // as of the look before
-	foreign        []Foreign
-	claims         map[string]*claim // by batch id, until admitted
-	admitting      map[fileKey]bool  // claims that are being copied, by what they were called
-	results        chan admission
-	known          map[string]bool // claims that are batches by now, as of the last look
-	archive        []*store.Record // ended batches whose input is to leave .processing
-	archiveProblem string
-	watch          Watcher
+	files     map[fileKey]*file
+	ignored   []Waiting
+	strays    []Waiting // under .processing
+	strayed   []Waiting // as of the look before
+	foreign   []Foreign
+	claims    map[string]*claim // by batch id, until admitted
+	admitting map[fileKey]bool  // claims that are being copied, by what they were called
+	results   chan admission
+	known     map[string]bool    // claims that are batches by now, as of the last look
+	problem   string             // why the inbox cannot be read
+	lacks     *durable.FullError // the least that files wait for; nil if none does
+	held      int                // how many do
+	waitsFull bool               // for room; it was said
+	watch     Watcher
 
 	mu     sync.Mutex
 	status Status
-	ended  []*store.Record
 }
 
 // Status is the inbox as people see it.
@@ -82,10 +83,26 @@ type Status struct {
 	Watching bool      `json:"watching"` // by events; else by polling
 	Scanned  time.Time `json:"scanned"`
 	Problem  string    `json:"problem,omitzero"` // why nothing is taken
+	Archive  Archive   `json:"archive"`
+	Held     int       `json:"held,omitzero"` // files that wait for room in the state
 	Waiting  []Waiting `json:"waiting"`
 	Ignored  []Waiting `json:"ignored,omitzero"`
 	Foreign  []Foreign `json:"foreign,omitzero"` // other stokers' claims
+
+	Lacks *durable.FullError `json:"-"` // what Held files wait for
 }
+
+// Claimed counts the files that are claimed and no batches yet.
+func (s *Status) Claimed() (n int) {
+	for _, w := range s.Waiting {
+		if w.State == stateClaimed {
+			n++
+		}
+	}
+	return n
+}
+
+const stateClaimed = "claimed"
 
 // Waiting is a file that is not a batch yet.
 type Waiting struct {
@@ -112,35 +129,21 @@ func New(o Options) *Inbox {
 	if o.Watch == nil {
 		o.Watch = func() Watcher { return blind{} }
 	}
-	return &Inbox{
-		o: o, wake: make(chan struct{}, 1), files: map[fileKey]*file{},
-		claims: map[string]*claim{}, admitting: map[fileKey]bool{}, results: make(chan admission),
-	}
+	in := &Inbox{o: o, files: map[fileKey]*file{}, claims: map[string]*claim{}, admitting: map[fileKey]bool{}, results: make(chan admission)}
+	in.archiver = newArchiver(in)
+	return in
 }
 
 // Ended tells that a batch has ended and its input is to be archived. It does not block.
-func (in *Inbox) Ended(r *store.Record) {
-	in.mu.Lock()
-	in.ended = append(in.ended, r)
-	in.mu.Unlock()
-	select {
-	case in.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (in *Inbox) takeEnded() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.archive = append(in.archive, in.ended...)
-	in.ended = nil
-}
+func (in *Inbox) Ended(r *store.Record) { in.archiver.archive(r) }
 
 // Status returns what the last scan saw.
 func (in *Inbox) Status() Status {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.status
+	s := in.status
+	s.Archive = in.archiver.status()
+	return s
 }
 
 // debounce is how long a scan waits for more events.
@@ -150,7 +153,11 @@ const debounce = 100 * time.Millisecond
 func (in *Inbox) Run(ctx context.Context) {
 	in.watch = in.o.Watch()
 	defer in.watch.Close()
-	in.recoverArchive()
+	archived := make(chan struct{})
+	go func() {
+		defer close(archived)
+		in.archiver.run(ctx)
+	}()
 	next := alarm{timer: time.NewTimer(0), at: time.Now()}
 	defer next.timer.Stop()
 	for {
@@ -162,20 +169,17 @@ func (in *Inbox) Run(ctx context.Context) {
 		default:
 		}
 		select {
-		case <-in.wake:
-			next.within(0)
-		default:
-		}
-		select {
 		case <-ctx.Done():
 			in.awaitAdmissions()
+			<-archived
 			return
 		case <-in.watch.Dirty():
 			next.within(debounce)
 		case r := <-in.results:
 			in.admitted(r)
 			next.within(0)
-		case <-in.wake:
+		case d := <-in.archiver.left:
+			in.departed(d)
 			next.within(0)
 		case <-next.timer.C:
 			next.set(in.round(ctx))
@@ -202,18 +206,60 @@ func (a *alarm) within(d time.Duration) {
 
 // round looks at everything once and returns when to look again.
 func (in *Inbox) round(ctx context.Context) time.Duration {
-	in.takeEnded()
-	in.archiveEnded()
 	in.findClaims()
 	err := in.scan()
 	if err == nil {
 		in.takeReady()
-	} else {
-		in.o.Logger.Warn().Err(err).Msg("cannot read the inbox")
 	}
+	in.note(err)
 	in.admitClaims(ctx)
-	in.report(err)
+	in.noteRoom()
+	in.report()
 	return in.nextRound()
+}
+
+// note takes down why the inbox cannot be read, and says it once.
+func (in *Inbox) note(err error) {
+	before := in.problem
+	in.problem = ""
+	if err != nil {
+		in.problem = err.Error()
+	}
+	switch {
+	case err != nil && before != in.problem:
+		in.o.Logger.Warn().Err(err).Msg("cannot read the inbox")
+	case err == nil && before != "":
+		in.o.Logger.Info().Msg("the inbox can be read again")
+	}
+}
+
+// noteRoom says once that files wait for room in the state, and once that none does any more.
+func (in *Inbox) noteRoom() {
+	in.lacks, in.held = nil, 0
+	for _, f := range in.files {
+		in.hold(f.lacks)
+	}
+	for _, c := range in.claims {
+		in.hold(c.lacks)
+	}
+	switch full := in.lacks; {
+	case full != nil && !in.waitsFull:
+		in.o.Logger.Error().Err(full).Int64("needed", full.Need).Int64("free", full.Free).Msg("the state has no room; files wait")
+	case full == nil && in.waitsFull:
+		in.o.Logger.Info().Msg("the state has room again; taking files")
+	}
+	in.waitsFull = in.lacks != nil
+}
+
+// hold counts a file that lacks room.
+func (in *Inbox) hold(lacks *durable.FullError) {
+	if lacks == nil {
+		return
+	}
+	in.held++
+	if in.lacks == nil || lacks.Need < in.lacks.Need {
+		in.lacks = lacks
+	}
 }
 
 // shortest bounds how often the inbox is looked at.
@@ -222,7 +268,7 @@ const shortest = 10 * time.Millisecond
 // nextRound is when the first file may be complete, at the latest the next regular scan.
 func (in *Inbox) nextRound() time.Duration {
 	wait := in.o.Rescan
-	if !in.watch.Alive() {
+	if !in.watch.Alive() || in.problem != "" || in.lacks != nil {
 		wait = in.o.PollEvery
 	}
 	now := time.Now()
@@ -232,23 +278,23 @@ func (in *Inbox) nextRound() time.Duration {
 		}
 	}
 	for _, c := range in.claims {
-		if !c.admitting && in.mayAdmit(c) {
+		if !c.admitting && !c.leaving && in.mayAdmit(c) {
 			wait = min(wait, c.due.Sub(now))
 		}
 	}
 	return max(wait, shortest)
 }
 
-func (in *Inbox) report(problem error) {
-	s := Status{Watching: in.watch.Alive(), Scanned: time.Now(), Waiting: []Waiting{}, Ignored: slices.Concat(in.ignored, in.strays), Foreign: in.foreign}
-	if problem != nil {
-		s.Problem = problem.Error()
+func (in *Inbox) report() {
+	s := Status{
+		Watching: in.watch.Alive(), Scanned: time.Now(), Waiting: []Waiting{}, Ignored: slices.Concat(in.ignored, in.strays), Foreign: in.foreign,
+		Problem: in.problem, Lacks: in.lacks, Held: in.held,
 	}
 	for k, f := range in.files {
 		s.Waiting = append(s.Waiting, Waiting{Queue: k.queue, Name: k.name, Bytes: f.print.size, State: f.state, Reason: f.reason, Since: f.seen})
 	}
 	for _, c := range in.claims {
-		s.Waiting = append(s.Waiting, Waiting{Queue: c.queue, Name: c.name, State: "claimed", Reason: c.reason, Since: c.since, ID: c.id})
+		s.Waiting = append(s.Waiting, Waiting{Queue: c.queue, Name: c.name, State: stateClaimed, Reason: c.reason, Since: c.since, ID: c.id})
 	}
 	sortWaiting(s.Waiting)
 	in.mu.Lock()

@@ -13,7 +13,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"stoker/store"
+	"golang.org/x/sys/unix"
+
+	"stoker/store/durable"
+	"stoker/test/faultfs"
 )
 
 // bubble runs a test on a fake clock.
@@ -226,12 +229,14 @@ func TestGrowsAfterClaim(t *testing.T) {
 	bubble(t, func(r *rig) {
 		var asked atomic.Int64
 		r.o.Settle = 0
-		r.o.NameTaken = func(string, store.FileName) (bool, error) {
-			if asked.Add(1) <= 3 {
-				return false, errors.New("share is away")
+		share := faultfs.New(durable.Local{})
+		share.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.Open && strings.Contains(path, ".processing") && asked.Add(1) <= 3 {
+				return unix.EIO
 			}
-			return false, nil
-		}
+			return nil
+		})
+		r.o.FS = share
 		r.write("x.jsonl", line)
 		r.run()
 		r.pass(time.Second)

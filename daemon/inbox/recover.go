@@ -14,19 +14,6 @@ import (
 	"stoker/store/faults"
 )
 
-// recoverArchive finds the inputs that a former life did not archive.
-func (in *Inbox) recoverArchive() {
-	records, err := in.o.Store.List()
-	if err != nil {
-		in.o.Logger.Error().Err(err).Msg("cannot list batches")
-	}
-	for _, r := range records {
-		if r.State.Ended() && !r.Archived {
-			in.archive = append(in.archive, r)
-		}
-	}
-}
-
 // findClaims finds what a crash left claimed, also on a share that came back only later. Batches that the store knows go
 // on without the inbox; what it does not know is admitted under the id that it was claimed with.
 func (in *Inbox) findClaims() {
@@ -139,6 +126,10 @@ func (in *Inbox) dropClaimDir(id string) {
 func (in *Inbox) removeClaimDir(id string) error {
 	dir := filepath.Join(in.processing(), id)
 	entries, err := in.o.FS.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = in.o.FS.Lstat(in.processing()) // while that is missing, a share is away, and the folder comes back with it
+		return err
+	}
 	if slices.ContainsFunc(entries, isClaimed) {
 		return nil
 	}

@@ -50,7 +50,8 @@ type file struct {
 	seen   time.Time // when the fingerprint was first seen, on this process's monotonic clock
 	due    time.Time // when it may be complete; zero if that is not a question of time
 	ready  bool
-	tail   bool // taken although its last line has no newline
+	tail   bool               // taken although its last line has no newline
+	lacks  *durable.FullError // room in the state; nil if there is enough
 	state  string
 	reason string
 }
@@ -60,6 +61,9 @@ const maxIgnored = 100
 
 // scan looks at the inbox and its queues.
 func (in *Inbox) scan() error {
+	if _, err := in.o.FS.Lstat(in.o.Dir); err != nil { // a share that hangs must not do so unseen
+		return err
+	}
 	in.watch.Follow(in.o.Dir)
 	root, err := in.o.FS.ReadDir(in.o.Dir)
 	if err != nil {
@@ -161,7 +165,7 @@ func (in *Inbox) observe(k fileKey) bool {
 			f.print = fingerprintOf(st)
 		}
 	}
-	f.ready, f.due = false, time.Time{}
+	f.ready, f.lacks, f.due = false, nil, time.Time{}
 	if err != nil {
 		f.wait("cannot be read: " + reasonOf(err))
 		return true

@@ -1,12 +1,10 @@
 package inbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +12,7 @@ import (
 
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/test/faultfs"
 )
 
 // sharedBubble is a bubble whose inbox and archive are shared with others, as in the daemon, and a secret beside them.
@@ -44,22 +43,23 @@ func (r *rig) ok(err error) {
 	}
 }
 
+// holdClaims lets no claimed file be copied until release.
+func (r *rig) holdClaims() (release func()) {
+	faulty := faultfs.New(r.o.FS)
+	faulty.Set(func(op faultfs.Op, path string) error {
+		if op == faultfs.Open && strings.Contains(path, ".processing") {
+			return unix.ESTALE
+		}
+		return nil
+	})
+	r.o.FS = faulty
+	return func() { faulty.Set(nil) }
+}
+
 func (r *rig) link(target, name string) {
 	r.t.Helper()
 	r.mkdir(filepath.Dir(r.path(name)))
 	r.ok(os.Symlink(target, r.path(name)))
-}
-
-// noOutbox returns a switch: while it is on, nothing is admitted, because the outbox cannot be asked for names.
-func (r *rig) noOutbox() *atomic.Bool {
-	away := new(atomic.Bool)
-	r.o.NameTaken = func(string, store.FileName) (bool, error) {
-		if away.Load() {
-			return false, errors.New("share is away")
-		}
-		return false, nil
-	}
-	return away
 }
 
 func (r *rig) pipe(name string) {
@@ -169,8 +169,7 @@ func TestClaimSwapped(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			sharedBubble(t, func(r *rig, secret string) {
-				away := r.noOutbox()
-				away.Store(true)
+				release := r.holdClaims()
 				r.run()
 				r.write("q/x.jsonl", line)
 				r.pass(5 * time.Second)
@@ -184,7 +183,7 @@ func TestClaimSwapped(t *testing.T) {
 				if _, second := os.Lstat(r.path("q/x~2.jsonl")); first != nil && second != nil {
 					t.Errorf("it was not given back: %+v", r.inbox.Status())
 				}
-				away.Store(false)
+				release()
 				r.pass(5 * time.Minute)
 				r.want("q/x.jsonl")
 				if r.admitted[0].Requests != 2 {
@@ -219,8 +218,10 @@ func TestClaimFolderSwapped(t *testing.T) {
 	for _, when := range []string{"before it is copied", "before it is archived"} {
 		t.Run(when, func(t *testing.T) {
 			sharedBubble(t, func(r *rig, _ string) {
-				away := r.noOutbox()
-				away.Store(when == "before it is copied")
+				release := r.holdClaims()
+				if when == "before it is archived" {
+					release()
+				}
 				r.run()
 				r.write("a/x.jsonl", line)
 				r.pass(5 * time.Second)
@@ -237,7 +238,7 @@ func TestClaimFolderSwapped(t *testing.T) {
 				}
 				r.ok(os.Rename(first, filepath.Join(r.dir, "taken-away")))
 				r.ok(os.Symlink(filepath.Base(second), first))
-				away.Store(false)
+				release()
 				if when == "before it is archived" {
 					r.end(r.admitted[0])
 				}
