@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
@@ -40,7 +38,7 @@ func (e *edition) final(suffix string) string {
 
 // write puts the files together under temporary names and records them in the journal.
 func (e *edition) write(name store.FileName) error {
-	results, err := e.results()
+	results, err := e.b.Results()
 	if err != nil {
 		return err
 	}
@@ -52,21 +50,26 @@ func (e *edition) write(name store.FileName) error {
 	return e.record(name, files, &results.Totals)
 }
 
-// results opens the journal's records. The state folder needs some space for their index, which is waited for.
-func (e *edition) results() (*store.Results, error) {
-	results, err := e.b.Results()
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return nil, &shareError{err}
-	}
-	return results, err
-}
-
 // inputOrder is the order that was recorded, once there is a record: the configuration may have changed since.
 func (e *edition) inputOrder() bool {
 	if pub := e.b.Publication(); pub != nil {
 		return pub.InputOrder
 	}
 	return e.p.o.InputOrder
+}
+
+// lacking says of an outbox without room how much the result files need, and gives back what half of them took up.
+func (e *edition) lacking(err error) error {
+	var share *shareError
+	if !durable.IsFull(err) || !errors.As(err, &share) {
+		return err
+	}
+	if e.b.Publication() == nil {
+		if err := e.sweep(); err != nil {
+			return err
+		}
+	}
+	return onShare(durable.Full(e.p.o.Dir, e.b.Size(), err))
 }
 
 // record writes batch.json and then the publish frame, which fixes the edition.
@@ -245,7 +248,7 @@ func (e *edition) restore() error {
 	if err != nil {
 		return onShare(err)
 	}
-	results, err := e.results()
+	results, err := e.b.Results()
 	if err != nil {
 		return err
 	}
@@ -280,11 +283,14 @@ func (e *edition) rename() error {
 	if err := e.takeBack(); err != nil {
 		return err
 	}
-	name, err := e.b.ReserveOther(e.p.NameTaken)
+	name, err := e.b.ReserveOther(func(queue string, name store.FileName) (bool, error) {
+		taken, err := e.p.NameTaken(queue, name)
+		return taken, onShare(err)
+	})
 	if err != nil {
-		return onShare(err)
+		return err
 	}
-	results, err := e.results() // for the totals
+	results, err := e.b.Results() // for the totals
 	if err != nil {
 		return err
 	}

@@ -39,12 +39,13 @@ type Options struct {
 type Publisher struct {
 	o Options
 
-	mu     sync.Mutex
-	queue  []*store.Batch
-	notes  []Note          // to be written
-	gone   map[string]bool // batches that ended since notes were last handed over
-	reason string          // why nothing can be published now
-	wake   chan struct{}
+	mu      sync.Mutex
+	queue   []*store.Batch
+	current *store.Batch    // that is being published
+	notes   []Note          // to be written
+	gone    map[string]bool // batches that ended since notes were last handed over
+	problem error           // why nothing can be published now
+	wake    chan struct{}
 }
 
 // New returns a publisher; Run starts it.
@@ -59,6 +60,9 @@ func New(o Options) *Publisher {
 func (p *Publisher) Finish(b *store.Batch) {
 	p.mu.Lock()
 	p.queue = append(p.queue, b)
+	if p.current == b {
+		p.current = nil
+	}
 	p.mu.Unlock()
 	p.signal()
 }
@@ -72,21 +76,33 @@ func (p *Publisher) signal() {
 
 // Status says what waits to be published.
 type Status struct {
-	Queue  int    `json:"queue"`
+	Queue  int    `json:"queue"`           // the one that is being published among them
 	Reason string `json:"reason,omitzero"` // why nothing can be published
+
+	Lacks *durable.FullError `json:"-"` // what Reason says, if it is that
 }
 
 // Status returns what waits.
 func (p *Publisher) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Status{Queue: len(p.queue), Reason: p.reason}
+	s := Status{Queue: len(p.queue)}
+	if p.current != nil {
+		s.Queue++
+	}
+	if p.problem != nil {
+		s.Reason = p.problem.Error()
+		errors.As(p.problem, &s.Lacks)
+	}
+	return s
 }
 
 // minPause and maxPause bound the wait after a fault of the share.
 const (
 	minPause = time.Second
 	maxPause = time.Minute
+	// roomPause is how often a full filesystem is looked at.
+	roomPause = 2 * time.Second
 )
 
 // Run publishes until the context ends, which leaves the rest for the next start. Faults of the outbox are waited out;
@@ -105,29 +121,38 @@ func (p *Publisher) Run(ctx context.Context) error {
 			continue
 		}
 		err := p.publish(b)
-		var share *shareError
-		if err != nil && !errors.As(err, &share) {
+		if err != nil && !isWaitedFor(err) {
 			return errors.Join(err, b.Close())
 		}
+		p.setProblem(err)
 		if err == nil {
 			pause, failures = minPause, 0
-			p.setReason("")
 			continue
 		}
-		p.setReason(err.Error())
 		p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Float64("retry_seconds", pause.Seconds()).Msg("cannot publish")
 		p.Finish(b) // behind the others: the fault may be its folder's alone
 		if failures++; failures >= p.Status().Queue {
-			p.rest(ctx, pause) // all of them were tried
+			p.rest(ctx, pause, err) // all of them were tried
 			pause, failures = min(2*pause, maxPause), 0
 		}
 	}
 	return nil
 }
 
-// rest waits, but not while there is a batch that was not tried yet.
-func (p *Publisher) rest(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
+// rest waits, but not while there is a batch that was not tried yet. What lacks room is tried again once there is.
+func (p *Publisher) rest(ctx context.Context, d time.Duration, cause error) {
+	var full *durable.FullError
+	if errors.As(cause, &full) {
+		d = maxPause
+	}
+	end := time.Now().Add(d)
+	next := func() time.Duration {
+		if full != nil {
+			d = roomPause
+		}
+		return min(d, time.Until(end))
+	}
+	timer := time.NewTimer(next())
 	defer timer.Stop()
 	waiting := p.Status().Queue
 	for {
@@ -135,13 +160,26 @@ func (p *Publisher) rest(ctx context.Context, d time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			return
+			if !time.Now().Before(end) || p.hasRoom(full) {
+				return
+			}
+			timer.Reset(next())
 		case <-p.wake:
+			p.writeNotes()
 			if p.Status().Queue > waiting {
 				return
 			}
 		}
 	}
+}
+
+// hasRoom reports whether there is room by now for what failed for lack of it.
+func (p *Publisher) hasRoom(lacked *durable.FullError) bool {
+	if _, err := p.o.FS.Lstat(p.o.Dir); err != nil { // a share that hangs must not do so unseen
+		return false
+	}
+	space, err := durable.SpaceOf(lacked.Dir)
+	return err == nil && space.Free >= lacked.Need
 }
 
 func (p *Publisher) next() *store.Batch {
@@ -150,15 +188,16 @@ func (p *Publisher) next() *store.Batch {
 	if len(p.queue) == 0 {
 		return nil
 	}
-	b := p.queue[0]
+	p.current = p.queue[0]
 	p.queue = p.queue[1:]
-	return b
+	return p.current
 }
 
-func (p *Publisher) setReason(s string) {
+func (p *Publisher) setProblem(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reason = s
+	p.problem = err
+	p.current = nil
 }
 
 func (p *Publisher) closeAll() {
@@ -180,6 +219,13 @@ func onShare(err error) error {
 		return nil
 	}
 	return &shareError{err}
+}
+
+// isWaitedFor tells faults of the share, and full disks wherever they are, from what ends the process.
+func isWaitedFor(err error) bool {
+	var final *store.FinalError
+	var share *shareError
+	return !errors.As(err, &final) && (errors.As(err, &share) || durable.IsFull(err))
 }
 
 // publish takes a complete batch to its end. Each step may be repeated: a crash or a fault in between goes on with the
@@ -224,18 +270,21 @@ func (p *Publisher) reopen(b *store.Batch, damage error) error {
 
 // publishFiles puts the batch's files into the outbox and makes their names durable.
 func (p *Publisher) publishFiles(b *store.Batch) error {
-	dir := filepath.Join(p.o.Dir, b.Meta.Queue)
-	if err := durable.MkdirAll(p.o.FS, dir, 0o775); err != nil {
+	e := edition{p: p, b: b, dir: filepath.Join(p.o.Dir, b.Meta.Queue)}
+	return e.lacking(e.publish())
+}
+
+func (e *edition) publish() error {
+	if err := durable.MkdirAll(e.p.o.FS, e.dir, 0o775); err != nil {
 		return onShare(err)
 	}
-	e := edition{p: p, b: b, dir: dir}
 	switch {
-	case b.Publication() == nil:
-		if err := e.write(b.Meta.Name); err != nil {
+	case e.b.Publication() == nil:
+		if err := e.write(e.b.Meta.Name); err != nil {
 			return err
 		}
 	case faults.Planted("publish-again"):
-		if err := e.write(b.Meta.Name + "~again"); err != nil {
+		if err := e.write(e.b.Meta.Name + "~again"); err != nil {
 			return err
 		}
 	}
@@ -252,7 +301,7 @@ func (p *Publisher) publishFiles(b *store.Batch) error {
 	if err := e.sweep(); err != nil {
 		return err
 	}
-	return onShare(durable.SyncDir(p.o.FS, dir))
+	return onShare(durable.SyncDir(e.p.o.FS, e.dir))
 }
 
 // NameTaken reports whether the outbox has a result file of this name.

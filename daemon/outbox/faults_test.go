@@ -1,0 +1,131 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"stoker/store/durable"
+	"stoker/test/faultfs"
+)
+
+// Each operation on the share fails once, and the first of each kind with each errno that shares know. The results are written anew with new
+// descriptors, and nothing of the failed attempt stays.
+func TestEveryFaultOfTheShareIsWaitedOut(t *testing.T) {
+	for _, op := range faultfs.Ops {
+		for _, errno := range []unix.Errno{unix.EIO, unix.EROFS, unix.ESTALE, unix.ENOTCONN, unix.EACCES, unix.ETIMEDOUT, unix.ENOSPC, unix.EDQUOT} {
+			t.Run(fmt.Sprintf("%s %s", op, unix.ErrnoName(errno)), func(t *testing.T) {
+				for nth := 1; failsOnce(t, op, errno, nth) && errno == unix.EIO; nth++ {
+				}
+			})
+		}
+	}
+}
+
+// failsOnce publishes a batch while the nth operation of a kind fails. It reports whether there are so many.
+func failsOnce(t *testing.T, op faultfs.Op, errno unix.Errno, nth int) (failed bool) {
+	bubble(t, func(r *rig) {
+		seen, broken := 0, ""
+		share := faultfs.New(durable.Local{})
+		share.Set(func(o faultfs.Op, path string) error {
+			if o == faultfs.Sync && path == broken {
+				t.Errorf("%s was synced again after its sync failed", path)
+			}
+			if o == faultfs.Create && path == broken {
+				broken = "" // another file of this name
+			}
+			if o != op {
+				return nil
+			}
+			if seen++; seen != nth {
+				return nil
+			}
+			if o == faultfs.Sync {
+				broken = path
+			}
+			return errno
+		})
+		b := r.complete("", "x.jsonl", three...)
+		r.o.FS, r.o.Notes = share, false
+		r.run()
+		r.finish(b)
+		failed = seen >= nth
+		if failed && len(r.ended) == 0 && !strings.Contains(r.publisher.Status().Reason, words(errno)) {
+			t.Errorf("status is %+v", r.publisher.Status())
+		}
+		r.pass(2 * maxPause)
+		r.wantEnded(1)
+		r.wantFiles(results...)
+		if s := r.publisher.Status(); s != (Status{}) {
+			t.Errorf("status is %+v", s)
+		}
+	})
+	return failed
+}
+
+// words are what people read of a fault.
+func words(errno unix.Errno) string {
+	switch errno {
+	case unix.ENOSPC:
+		return "are needed"
+	case unix.EDQUOT:
+		return "the quota on"
+	}
+	return errno.Error()
+}
+
+// A share without room says how much is needed, and is used as soon as there is some.
+func TestFullOutboxIsUsedOnceThereIsRoom(t *testing.T) {
+	bubble(t, func(r *rig) {
+		share := faultfs.New(durable.Local{})
+		share.Set(func(op faultfs.Op, _ string) error {
+			if op == faultfs.Write {
+				return unix.ENOSPC
+			}
+			return nil
+		})
+		r.o.FS = share
+		b := r.complete("", "x.jsonl", three...)
+		size := b.Size()
+		r.run()
+		r.finish(b)
+		s := r.publisher.Status()
+		var full *durable.FullError
+		if s.Lacks == nil || s.Lacks.Need != size || s.Lacks.Dir != r.o.Dir || errors.As(error(s.Lacks), &full) && full.Free == 0 {
+			t.Errorf("status is %+v, lacks %+v", s, s.Lacks)
+		}
+		share.Set(nil)
+		r.pass(roomPause)
+		r.wantEnded(1)
+	})
+}
+
+// An outbox that hangs keeps only the publisher; batches gather, and stopping does not wait for more than what hangs.
+func TestHungOutbox(t *testing.T) {
+	bubble(t, func(r *rig) {
+		release := make(chan struct{})
+		share := faultfs.New(durable.Local{})
+		share.Set(func(op faultfs.Op, _ string) error {
+			if op == faultfs.Create {
+				<-release
+			}
+			return nil
+		})
+		r.o.FS = share
+		a, b := r.complete("", "x.jsonl", three...), r.complete("", "y.jsonl", three...)
+		r.run()
+		r.finish(a)
+		r.finish(b)
+		r.pass(time.Hour)
+		if s := r.publisher.Status(); s.Queue != 2 {
+			t.Errorf("status is %+v", s)
+		}
+		close(release)
+		r.pass(time.Second)
+		r.wantEnded(2)
+	})
+}
