@@ -19,9 +19,9 @@ import (
 	"stoker/daemon/inbox"
 	"stoker/daemon/line"
 	"stoker/daemon/outbox"
+	"stoker/daemon/share"
 	"stoker/engine"
 	"stoker/store"
-	"stoker/store/durable"
 )
 
 // Options are what a Daemon needs.
@@ -40,6 +40,7 @@ type Options struct {
 type Daemon struct {
 	o       Options
 	store   *store.Store
+	shares  *share.FS    // below the folders that others write to as well
 	parts   line.Options // of the line, but for its engine
 	line    *line.Line
 	engine  *engine.Supervisor
@@ -62,35 +63,18 @@ var ErrBadPath = errors.New("unfit folder")
 // New opens the state and prepares the parts; Run starts them. The error is store.ErrInUse if another process has the
 // state, and ErrBadPath if a folder is unfit.
 func New(o Options) (*Daemon, error) {
-	if err := makeFolders(&o.Config.Paths); err != nil {
+	if err := makeFolders(o.Config, &o.Logger); err != nil {
 		return nil, err
 	}
 	s, err := store.Open(o.Config.Paths.State)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, store: s, started: time.Now(), running: make(chan struct{})}
+	d := &Daemon{o: o, store: s, shares: newShares(o.Config), started: time.Now(), running: make(chan struct{})}
 	if err := d.assemble(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return d, nil
-}
-
-func makeFolders(p *config.Paths) error {
-	if err := durable.MkdirAll(durable.Local{}, p.State, 0o700); err != nil {
-		return fmt.Errorf("state folder: %w", err)
-	}
-	if share, err := inbox.IsShare(p.State); err != nil {
-		return err
-	} else if share {
-		return fmt.Errorf("%w: state %s is on a network filesystem, whose locks and syncs are not to be trusted; it must be on a local disk", ErrBadPath, p.State)
-	}
-	for _, dir := range []string{p.Inbox, p.Outbox, p.Archive} {
-		if err := durable.MkdirAll(durable.Local{}, dir, 0o775); err != nil {
-			return fmt.Errorf("create folder: %w", err)
-		}
-	}
-	return nil
 }
 
 func (d *Daemon) component(name string) *zerolog.Logger {
@@ -112,39 +96,33 @@ func (d *Daemon) assemble() error {
 	return nil
 }
 
-// shares is the filesystem below the folders that others write to as well.
-func (d *Daemon) shares() durable.FS {
-	p := &d.o.Config.Paths
-	return durable.Beneath{p.Inbox, p.Outbox, p.Archive}
-}
-
 func (d *Daemon) outboxOptions() (outbox.Options, error) {
 	c := d.o.Config
 	group, err := groupID(c.Outbox.Group)
 	return outbox.Options{
-		FS: d.shares(), Dir: c.Paths.Outbox, InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode),
+		FS: d.shares, Dir: c.Paths.Outbox, InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode),
 		Group: group, Notes: c.Outbox.Notes, Logger: *d.component("outbox"),
 	}, err
 }
 
 func (d *Daemon) inboxOptions() (inbox.Options, error) {
 	c := d.o.Config
-	share, err := inbox.IsShare(c.Paths.Inbox)
+	remote, err := isRemote(c)
 	if err != nil {
 		return inbox.Options{}, err
 	}
 	o := inbox.Options{
-		FS: d.shares(), Dir: c.Paths.Inbox, Archive: c.Paths.Archive,
+		FS: d.shares, Dir: c.Paths.Inbox, Archive: c.Paths.Archive,
 		Settle: c.Inbox.Settle.Value, Rescan: time.Duration(c.Inbox.Rescan), PollEvery: time.Duration(c.Inbox.Poll),
 		TailGrace: time.Duration(c.Inbox.TailGrace), MaxLine: int64(c.Inbox.MaxLine), SkipEnded: c.Inbox.Duplicates == config.DuplicatesSkip,
 		Strict: c.Inbox.Strict, Defaults: c.EffectiveDefaults, Logger: *d.component("inbox"),
 	}
-	if c.Inbox.Watch == config.WatchNotify || c.Inbox.Watch == config.WatchAuto && !share {
+	if c.Inbox.Watch == config.WatchNotify || c.Inbox.Watch == config.WatchAuto && !remote {
 		o.Watch = func() inbox.Watcher { return inbox.NewWatcher(c.Paths.Inbox, o.Logger) }
 	}
 	if c.Inbox.Settle.Auto {
 		o.Settle = localSettle
-		if share {
+		if remote {
 			o.Settle = shareSettle
 		}
 	}
@@ -190,6 +168,9 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	d.o.Logger.Info().Int("in_flight", d.engine.Status().InFlight).Float64("limit_seconds", limit.Seconds()).
 		Msg("stopping; requests in flight may finish, another signal ends the wait")
 	err = errors.Join(err, d.line.Stop(limit, abort, d.engine.Stop), d.server.Close(), d.store.Close())
+	if fault := d.store.Fault(); fault != nil {
+		err = fault // the rest is what it led to
+	}
 	d.o.Logger.Info().Msg("stopped")
 	return err
 }
@@ -217,10 +198,15 @@ func (d *Daemon) start() error {
 }
 
 func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
+	look := time.NewTicker(troublesEvery)
+	defer look.Stop()
+	var troubles []share.Trouble
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-look.C:
+			troubles = d.logTroubles(troubles)
 		case err := <-d.line.Failed():
 			d.o.Logger.Error().Err(err).Msg("the state cannot be written; stopping")
 			return err

@@ -29,7 +29,8 @@ func (d *Daemon) Status() (*api.Status, error) {
 	e, feed, in, out := d.engine.Status(), d.line.Dispatch.Snapshot(), d.line.Inbox.Status(), d.line.Outbox.Status()
 	return &api.Status{
 		SchemaVersion: api.SchemaVersion, Running: true, Version: d.o.Version, PID: os.Getpid(), Instance: d.store.Instance(),
-		StartedAt: d.started, Draining: d.draining.Load(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out, Batches: countStates(records), BadRecords: bad,
+		StartedAt: d.started, Draining: d.draining.Load(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out,
+		Storage: d.storage(&feed, &in, &out), Batches: countStates(records), BadRecords: bad,
 	}, nil
 }
 
@@ -76,13 +77,36 @@ func (d *Daemon) refresh(b *api.Batch, running []dispatch.Running) {
 			b.Completed, b.Failed, b.Redone, b.CompletionTokens, b.Reason = r.Completed, r.Failed, r.Redone, r.Tokens, r.Reason
 		}
 	}
-	if b.State == store.Validating && b.Reason == "" {
-		b.Reason = d.waitReason()
+	if b.Reason == "" {
+		b.Reason = d.waitReason(b.State)
 	}
 }
 
-// waitReason says why an accepted batch has not begun.
-func (d *Daemon) waitReason() string {
+// waitReason says why an accepted batch has not begun, or one that is done is not published; "" of others.
+func (d *Daemon) waitReason(state store.State) string {
+	switch state {
+	case store.Validating:
+		return d.engineReason()
+	case store.Finalizing:
+		if silent := d.silent("outbox"); silent != nil {
+			return silent.Error()
+		}
+		return d.line.Outbox.Status().Reason
+	}
+	return ""
+}
+
+// silent says why a share cannot be used, as far as it is noticed, while whoever noticed it is held up.
+func (d *Daemon) silent(name string) error {
+	for _, t := range d.shares.Troubles() {
+		if t.Name == name {
+			return t.Err
+		}
+	}
+	return nil
+}
+
+func (d *Daemon) engineReason() string {
 	switch e := d.engine.Status(); e.State {
 	case engine.Ready:
 		return "waits for its turn"
@@ -98,7 +122,7 @@ func (d *Daemon) waitReason() string {
 // Verify implements api.Daemon.
 func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, error) {
 	p := d.o.Config.Paths
-	report, err := d.store.Verify(ctx, id, store.Folders{FS: d.shares(), Inbox: p.Inbox, Outbox: p.Outbox, Archive: p.Archive})
+	report, err := d.store.Verify(ctx, id, store.Folders{FS: d.shares, Inbox: p.Inbox, Outbox: p.Outbox, Archive: p.Archive})
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +141,9 @@ func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, erro
 // Ready implements api.Daemon.
 func (d *Daemon) Ready() error {
 	in := d.line.Inbox.Status()
+	if silent := d.silent("inbox"); silent != nil {
+		return silent
+	}
 	switch {
 	case in.Scanned.IsZero():
 		return errors.New("the inbox has not been read yet")
@@ -147,8 +174,8 @@ func (d *Daemon) writeNotes() {
 			Queue: r.Queue, Name: r.Name, ID: r.ID, State: r.State, Reason: now.Reason, Done: now.Completed + now.Failed,
 			Failed: now.Failed, Total: r.Requests, ETA: time.Duration(now.ETASeconds) * time.Second,
 		}
-		if r.State == store.Validating && n.Reason == "" {
-			n.Reason = d.waitReason()
+		if n.Reason == "" {
+			n.Reason = d.waitReason(r.State)
 		}
 		notes = append(notes, n)
 	}

@@ -27,6 +27,7 @@ const (
 	exitSomeFailed  = 3
 	exitNotRunning  = 10
 	exitInUse       = 11
+	exitTemporary   = 75
 	exitConfig      = 78
 	exitInterrupted = 130
 )
@@ -167,6 +168,7 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		usage     *usageError
 		python    *pyenv.Error
 		permanent *engine.PermanentError
+		fault     *store.FinalError
 	)
 	switch {
 	case errors.As(err, &exit):
@@ -179,6 +181,10 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitInUse, fmt.Sprintf("is another stoker running? '%s' asks it", a.commandLine("status"))
 	case errors.Is(err, store.ErrDamagedDB):
 		return exitFailure, fmt.Sprintf("'%s' makes it anew from the batches beside it", a.commandLine("state rebuild"))
+	case errors.Is(err, store.ErrReadOnly):
+		return exitTemporary, "Linux makes a filesystem read-only after an I/O error: see dmesg, check the disk, then remount it"
+	case errors.As(err, &fault):
+		return exitFailure, "see dmesg for the disk's errors; the next start goes on from what the disk holds"
 	case errors.Is(err, client.ErrNotRunning):
 		return exitNotRunning, fmt.Sprintf("start it with '%s'", a.commandLine("run"))
 	case errors.Is(err, context.Canceled):

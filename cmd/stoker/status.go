@@ -103,8 +103,8 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 	for _, b := range s.BadRecords {
 		fmt.Fprintf(w, "damaged  %s; 'stoker state rebuild' finds what can be found\n", b.Reason)
 	}
-	if s.Outbox != nil && s.Outbox.Reason != "" {
-		fmt.Fprintf(w, "outbox   %d batches cannot be published: %s\n", s.Outbox.Queue, printable(s.Outbox.Reason))
+	for _, f := range s.Storage {
+		fmt.Fprintf(w, "storage  %s\n", printable(storageText(&f)))
 	}
 	if s.Dispatch != nil {
 		writeRunning(w, s.Dispatch)
@@ -151,6 +151,18 @@ func writeEngine(w io.Writer, e *engine.Status) {
 	}
 }
 
+// storageText says what is wrong with a folder, and what waits for it.
+func storageText(s *api.Storage) string {
+	text := s.Reason
+	if s.Kind == api.Full || s.Kind == api.Failing {
+		text = s.Name + ": " + text
+	}
+	if len(s.Waits) > 0 {
+		text += "; for it wait: " + strings.Join(s.Waits, ", ")
+	}
+	return text
+}
+
 func inboxState(s *inbox.Status) string {
 	switch {
 	case s == nil:
@@ -180,9 +192,6 @@ func countText(n map[store.State]int) string {
 const maxShown = 20
 
 func writeRunning(w io.Writer, s *dispatch.Snapshot) {
-	if s.Full != "" {
-		fmt.Fprintf(w, "state    full, waiting for space: %s\n", printable(s.Full))
-	}
 	if s.Isolating {
 		fmt.Fprintln(w, "engine   finding the request that brings it down")
 	}

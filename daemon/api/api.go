@@ -38,6 +38,7 @@ type Status struct {
 	Dispatch      *dispatch.Snapshot  `json:"dispatch,omitzero"`
 	Inbox         *inbox.Status       `json:"inbox,omitzero"`
 	Outbox        *outbox.Status      `json:"outbox,omitzero"`
+	Storage       []Storage           `json:"storage,omitzero"` // folders that something is wrong with
 	Batches       map[store.State]int `json:"batches"`
 	BadRecords    []store.BadRecord   `json:"bad_records,omitzero"` // of batches that wait for a rebuild of the state
 }

@@ -41,6 +41,9 @@ type Inbox struct {
 	MaxLine    Size         `toml:"max_line"` // default 16MiB
 	Duplicates Duplicates   `toml:"duplicates"`
 	Strict     bool         `toml:"strict"` // refuse a whole file for one bad line
+	// RequireMount takes files only while the inbox is a mount point. Outbox and archive must stay on the mount where they
+	// were seen first.
+	RequireMount bool `toml:"require_mount"`
 }
 
 // Outbox says how results are published.

@@ -35,6 +35,7 @@ type Line struct {
 	failed     chan error // errors that end the line
 	inbox      worker
 	outbox     worker
+	fault      worker
 	dispatched chan struct{} // closed when the dispatcher has ended
 }
 
@@ -57,7 +58,7 @@ func start(run func(context.Context)) worker {
 
 // New prepares the rooms; Start starts them.
 func New(o Options) *Line {
-	l := &Line{o: o, failed: make(chan error, 3), dispatched: make(chan struct{})}
+	l := &Line{o: o, failed: make(chan error, 4), dispatched: make(chan struct{})}
 	out, in := o.Outbox, o.Inbox
 	out.Changed = func(r *store.Record) bool { return l.Inbox.Changed(r) }
 	out.Reopen = func(b *store.Batch) { l.Dispatch.Reopen(b) }
@@ -82,12 +83,22 @@ func (l *Line) Start() error {
 	}
 	l.inbox = start(l.Inbox.Run)
 	l.outbox = start(func(ctx context.Context) { l.fail(l.Outbox.Run(ctx)) })
+	l.fault = start(l.awaitFault)
 	go func() {
 		defer close(l.dispatched)
 		l.fail(l.Dispatch.Run())
 	}()
 	go l.resume(records)
 	return nil
+}
+
+// awaitFault ends the line when the state cannot be relied on, whoever met the fault.
+func (l *Line) awaitFault(ctx context.Context) {
+	select {
+	case <-l.o.Store.Faulted():
+		l.fail(l.o.Store.Fault())
+	case <-ctx.Done():
+	}
 }
 
 func (l *Line) resume(records []*store.Record) {
@@ -100,7 +111,7 @@ func (l *Line) resume(records []*store.Record) {
 
 func (l *Line) fail(err error) {
 	if err != nil {
-		l.failed <- err // there is room for one of each room
+		l.failed <- err // there is space for one of each room, and the store's
 	}
 }
 
@@ -123,6 +134,8 @@ func (l *Line) Stop(limit time.Duration, abort <-chan struct{}, stopEngine func(
 	}
 	stopEngine()
 	l.outbox.stop()
+	l.fault.stop()
+	<-l.fault.done
 	// A hung share holds up whoever works on it; what they did not finish is done again after the next start.
 	waitFor(l.inbox.done, abort)
 	waitFor(l.outbox.done, abort)
