@@ -414,7 +414,16 @@ type Status struct {
 		}
 		Foreign []struct{ Claims int }
 	}
-	Outbox struct{ Queue int }
+	Outbox  struct{ Queue int }
+	Storage []Storage
+}
+
+// Storage is a folder that something is wrong with, as stoker sees it.
+type Storage struct {
+	Name, Path, Kind, Reason string
+	Needed                   int64 `json:"needed_bytes"`
+	Free                     int64 `json:"free_bytes"`
+	Waits                    []string
 }
 
 // AwaitState waits until this many files of the inbox are in a state.
