@@ -323,6 +323,9 @@ func (a *archiver) setAsideAll(ctx context.Context) {
 func (a *archiver) setAsideOne(c *claim) error {
 	d := c.duplicate
 	if d.moved == "" {
+		if err := a.in.noteSetAside(c); err != nil {
+			return durable.Full(a.in.o.Dir, c.print.size, err)
+		}
 		to, err := a.in.move(a.in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
 		if err != nil && a.in.isGone(c.id, c.name) {
 			return nil
@@ -331,6 +334,7 @@ func (a *archiver) setAsideOne(c *claim) error {
 			return durable.Full(a.in.o.Archive, c.print.size, err)
 		}
 		d.moved = to
+		faults.Crash("duplicate.moved")
 	}
 	if err := a.in.noteDuplicate(c); err != nil {
 		return durable.Full(a.in.o.Archive, c.print.size, err)
@@ -347,6 +351,49 @@ func (in *Inbox) departed(d departure) {
 		return
 	}
 	in.release(d.claim)
+}
+
+// duplicateFile stands beside a claimed file that is on its way out, for a crash between its move and its note.
+const duplicateFile = ".duplicate"
+
+// setAsideNote is what duplicateFile holds.
+type setAsideNote struct {
+	Name store.FileName `json:"name"`
+	Of   string         `json:"duplicate_of"`
+}
+
+func (in *Inbox) noteSetAside(c *claim) error {
+	b, err := json.Marshal(setAsideNote{c.name, c.duplicate.of})
+	if err != nil {
+		return fmt.Errorf("encode note in claim: %w", err)
+	}
+	return durable.WriteFile(in.o.FS, in.claimPath(c.id, duplicateFile), b, 0o664)
+}
+
+// movedDuplicate returns a claim whose file was moved away as a duplicate before a crash, and has no note yet; nil if
+// there is none. The file is known by its name and by having no note.
+func (in *Inbox) movedDuplicate(id string) (*claim, error) {
+	b, err := durable.ReadFile(in.o.FS, in.claimPath(id, duplicateFile))
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var note setAsideNote
+	if err := json.Unmarshal(b, &note); err != nil || !isBatch(string(note.Name)) || filepath.Base(string(note.Name)) != string(note.Name) {
+		return nil, nil // somebody else's, or half written, before the move
+	}
+	queue, err := in.claimQueue(id)
+	if err != nil {
+		return nil, err
+	}
+	for n := 1; ; n++ {
+		to := filepath.Join(in.o.Archive, "duplicate", queue, numbered(string(note.Name), n))
+		if _, err := in.o.FS.Lstat(to); err != nil {
+			return nil, ignoreMissing(err)
+		}
+		if _, err := in.o.FS.Lstat(noteBeside(to)); errors.Is(err, fs.ErrNotExist) {
+			return &claim{id: id, queue: queue, name: note.Name, since: time.Now(), duplicate: &setAside{note.Of, to}, reason: "set aside before a crash"}, nil
+		}
+	}
 }
 
 func (in *Inbox) noteDuplicate(c *claim) error {

@@ -57,7 +57,7 @@ func (in *Inbox) findClaim(id string) {
 		in.dropClaimDir(id) // claimed nothing: the crash came before the rename
 	default:
 		in.dropOldName(c)
-		in.o.Logger.Info().Str("batch", id).Str("name", c.name.String()).Msg("found claimed without a record; admitting")
+		in.o.Logger.Info().Str("batch", id).Str("name", c.name.String()).Msg("found claimed without a record; going on with it")
 		in.claims[id] = c
 	}
 }
@@ -87,7 +87,7 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 		return nil, err
 	}
 	if !slices.ContainsFunc(entries, isClaimed) {
-		return nil, nil
+		return in.movedDuplicate(id)
 	}
 	i := slices.IndexFunc(entries, isBatchFile)
 	if i < 0 {
@@ -98,17 +98,23 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	queue, err := in.queueOf(id)
+	queue, err := in.claimQueue(id)
 	if err != nil {
 		return nil, err
-	}
-	if q := string(queue); q != "" && (!IsQueue(q) || strings.ContainsAny(q, "/\x00")) {
-		return nil, fmt.Errorf("%q is no name of a queue", queue)
 	}
 	return &claim{
 		id: id, queue: queue, name: name, since: time.Now(), print: fingerprintOf(st),
 		reason: "claimed before a crash",
 	}, nil
+}
+
+// claimQueue is the queue of a claim, which must be a folder's name.
+func (in *Inbox) claimQueue(id string) (string, error) {
+	queue, err := in.queueOf(id)
+	if err == nil && queue != "" && (!IsQueue(queue) || strings.ContainsAny(queue, "/\x00")) {
+		err = fmt.Errorf("%q is no name of a queue", queue)
+	}
+	return queue, err
 }
 
 // isClaimed tells the claimed file from what stands beside it: the queue's name, whole or half written, and what NFS
