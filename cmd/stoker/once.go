@@ -167,6 +167,7 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, done 
 	}
 	p := newProgress(a.stderr)
 	defer p.clear()
+	var since time.Time // all have ended
 	for {
 		select {
 		case <-ctx.Done():
@@ -187,14 +188,25 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, done 
 			return nil, err
 		}
 		batches, ended := findBatches(list, drops, time.Time{})
-		if ended {
+		if ended && since.IsZero() {
+			since = time.Now()
+		}
+		if ended && (allArchived(batches) || time.Since(since) > archiveTimeout) {
 			return batches, nil
 		}
-		if err := engineDown(status); err != nil {
+		if err := engineDown(status); err != nil && !ended {
 			return nil, err
 		}
 		p.show(status, batches)
 	}
+}
+
+// archiveTimeout is how long `once` waits for inputs to be archived after their results are there. The next start does it
+// as well.
+const archiveTimeout = 10 * time.Second
+
+func allArchived(batches []api.Batch) bool {
+	return !slices.ContainsFunc(batches, func(b api.Batch) bool { return !b.Archived })
 }
 
 // dropMissing drops the files that no batch was made of yet, and that do not wait from a run before.
