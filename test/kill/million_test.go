@@ -56,8 +56,8 @@ func TestMillion(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if v.Redone > inFlight {
-		t.Errorf("I9: %d lines redone, at most %d were in flight", v.Redone, inFlight)
+	if v.Redone > mayRepeat {
+		t.Errorf("I9: %d lines redone, at most %d were in flight or not written yet", v.Redone, mayRepeat)
 	}
 	tally := b.judge(t)
 	figures.Report(t, figures.Figures{

@@ -105,7 +105,11 @@ func (h *Home) judgeInput(in *Input, known map[string]bool) error {
 		errs = append(errs, fmt.Errorf("I5: %s: dropped %d times, %d were set aside and %d archived as %s", in.Name, copies, set, archived, folder))
 	}
 	for n := range set {
-		known[h.Path("archive/duplicate", queue, Numbered(stem, n+1)+".duplicate.json")] = true
+		note := h.Path("archive/duplicate", queue, Numbered(stem, n+1)+".duplicate.json")
+		known[note] = true
+		if _, err := os.Stat(note); err != nil {
+			errs = append(errs, fmt.Errorf("I5: set aside without a word: %w", err))
+		}
 	}
 	return errors.Join(errs...)
 }
