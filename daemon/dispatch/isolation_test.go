@@ -116,3 +116,23 @@ func TestSuspectsSurviveRestart(t *testing.T) {
 		}
 	})
 }
+
+// An engine that is killed from outside again and again costs nobody an answer, whatever was suspected meanwhile.
+func TestInnocentSuspects(t *testing.T) {
+	for deaths := range 5 {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			id := r.admit("x", prompts("p", 240)...)
+			r.ready(16)
+			for range deaths {
+				r.die(16)
+			}
+			for len(r.held()) > 0 {
+				r.answer(r.held()...)
+			}
+			if completed, failed := r.records(id); completed != 240 || failed != 0 {
+				t.Errorf("after %d deaths: %d completed, %d failed; want all 240", deaths, completed, failed)
+			}
+		})
+	}
+}

@@ -213,9 +213,19 @@ func (s *service) ended(name string) bool {
 	return err == nil
 }
 
+// awaitEnded waits for a batch as long as there is progress: a machine that does other things, too, is slow, but not stuck.
 func (s *service) awaitEnded(name string) {
 	s.t.Helper()
-	s.await(name+" to end", func() bool { return s.ended(name) })
+	var before, now status
+	for deadline := time.Now().Add(patience); !s.ended(name); time.Sleep(50 * time.Millisecond) {
+		now, _ = s.status()
+		if now.Dispatch.Totals != before.Dispatch.Totals || now.Engine.State != before.Engine.State {
+			before, deadline = now, time.Now().Add(patience)
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s makes no progress for %s: %+v", name, patience, now)
+		}
+	}
 }
 
 type result struct {
