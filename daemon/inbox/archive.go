@@ -174,6 +174,9 @@ func (a *archiver) archiveOne(r *store.Record) error {
 		return fmt.Errorf("archive %s: %w", r.Input.Name, durable.Full(in.o.Archive, r.Input.Bytes, err))
 	}
 	faults.Crash("archive.moved")
+	if err := in.dropHalfSetAside(r.ID, r.Queue); err != nil {
+		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
+	}
 	in.giveBackRest(r.ID, r.Queue)
 	if err := in.removeClaimDir(r.ID); err != nil { // once the batch counts as archived nobody looks there any more
 		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
@@ -368,6 +371,16 @@ func (in *Inbox) noteSetAside(c *claim) error {
 		return fmt.Errorf("encode note in claim: %w", err)
 	}
 	return durable.WriteFile(in.o.FS, in.claimPath(c.id, duplicateFile), b, 0o664)
+}
+
+// dropHalfSetAside removes half a copy of a file that was to be set aside when a crash came, and was no duplicate any more
+// at the next start.
+func (in *Inbox) dropHalfSetAside(id, queue string) error {
+	if _, err := in.o.FS.Lstat(in.claimPath(id, duplicateFile)); err != nil {
+		return ignoreMissing(err)
+	}
+	half := filepath.Join(in.o.Archive, "duplicate", queue, durable.MovePrefix+id+".tmp")
+	return ignoreMissing(in.o.FS.Remove(half))
 }
 
 // movedDuplicate returns a claim whose file was moved away as a duplicate before a crash, and has no note yet; nil if
