@@ -11,6 +11,7 @@ import (
 
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/test/faultfs"
 )
 
 // stubborn is a filesystem on which claims' folders cannot be removed a few times.
@@ -66,5 +67,62 @@ func TestSetAsideIsNoted(t *testing.T) {
 		if left, err := os.ReadDir(r.path(".processing", r.store.Instance())); err != nil || len(left) > 0 {
 			t.Errorf("claims are left: %v, %v", left, err)
 		}
+	})
+}
+
+// A copy on another filesystem is made once, also where the original cannot be removed at first.
+func TestCopyIsMadeOnce(t *testing.T) {
+	bubble(t, func(r *rig) {
+		stays := true
+		disk := faultfs.New(durable.Local{})
+		disk.Set(func(op faultfs.Op, path string) error {
+			switch claimed := strings.HasSuffix(path, ".jsonl") && strings.Contains(path, ".processing"); {
+			case op == faultfs.Rename && claimed:
+				return unix.EXDEV
+			case op == faultfs.Remove && claimed && stays:
+				return unix.EIO
+			}
+			return nil
+		})
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		r.stop()
+		r.o.FS = disk
+		r.end(r.admitted[0])
+		r.run()
+		r.pass(time.Minute)
+		r.wantTree("archive", "done/x.jsonl")
+		stays = false
+		r.pass(time.Minute)
+		r.wantTree("archive", "done/x.jsonl")
+		r.wantTree("inbox")
+	})
+}
+
+// Of two files with one name and the same bytes the one that was taken first gets the name, and the other is set aside,
+// however long the first one is being copied.
+func TestTwinsAtOnce(t *testing.T) {
+	bubble(t, func(r *rig) {
+		release := make(chan struct{})
+		disk := faultfs.New(durable.Local{})
+		disk.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.Read && strings.Contains(path, ".processing") {
+				<-release
+			}
+			return nil
+		})
+		r.o.FS = disk
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		r.write("x.jsonl", line)
+		r.pass(5 * time.Second)
+		close(release)
+		r.pass(time.Minute)
+		if len(r.admitted) != 1 || r.admitted[0].Name != "x" {
+			t.Errorf("admitted are %+v", r.admitted)
+		}
+		r.wantTree("archive", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
 	})
 }

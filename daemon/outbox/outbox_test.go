@@ -11,7 +11,10 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 
+	"golang.org/x/sys/unix"
 	"stoker/store"
+	"stoker/store/durable"
+	"stoker/test/faultfs"
 )
 
 var three = []string{`{"prompt":"a"}`, `{"prompt":"b"}`, `{"prompt":"c"}`}
@@ -250,6 +253,37 @@ func TestHalfRestored(t *testing.T) {
 		r.write(filepath.Base(e.temp(store.SuffixOutput))+partial, "half")
 		r.run()
 		r.finish(b)
+		r.wantEnded(1)
+		r.wantFiles(append(results, "other")...)
+	})
+}
+
+// What is written again does not make a file that has its name already look like somebody else's, however often it is cut
+// off.
+func TestRestoredBesideInstalled(t *testing.T) {
+	bubble(t, func(r *rig) {
+		b := r.complete("", "x.jsonl", three...)
+		e := edition{p: New(r.o), b: b, dir: r.o.Dir}
+		r.write("other", "")
+		err := errors.Join(b.Begin(), e.write("x"), e.installOne(store.SuffixOutput, b.Publication().Files[0].SHA256), os.Remove(e.temp(store.SuffixErrors)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		share := faultfs.New(durable.Local{})
+		share.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.Sync && strings.Contains(path, store.SuffixErrors) {
+				return unix.EIO
+			}
+			return nil
+		})
+		r.o.FS = share
+		r.run()
+		r.finish(b)
+		r.wantEnded(0)
+		r.stop()
+		r.o.FS = nil
+		r.run()
+		r.finish(r.open(b.Meta.ID))
 		r.wantEnded(1)
 		r.wantFiles(append(results, "other")...)
 	})
