@@ -41,6 +41,7 @@ type Daemon struct {
 	o       Options
 	store   *store.Store
 	shares  *share.FS    // below the folders that others write to as well
+	missing []string     // of these: those that could not be made yet. Only used by Run
 	parts   line.Options // of the line, but for its engine
 	line    *line.Line
 	engine  *engine.Supervisor
@@ -63,14 +64,15 @@ var ErrBadPath = errors.New("unfit folder")
 // New opens the state and prepares the parts; Run starts them. The error is store.ErrInUse if another process has the
 // state, and ErrBadPath if a folder is unfit.
 func New(o Options) (*Daemon, error) {
-	if err := makeFolders(o.Config, &o.Logger); err != nil {
+	missing, err := makeFolders(o.Config, &o.Logger)
+	if err != nil {
 		return nil, err
 	}
 	s, err := store.Open(o.Config.Paths.State)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, store: s, shares: newShares(o.Config), started: time.Now(), running: make(chan struct{})}
+	d := &Daemon{o: o, store: s, shares: newShares(o.Config), missing: missing, started: time.Now(), running: make(chan struct{})}
 	if err := d.assemble(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -207,6 +209,7 @@ func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
 			return nil
 		case <-look.C:
 			troubles = d.logTroubles(troubles)
+			d.makeMissing()
 		case err := <-d.line.Failed():
 			d.o.Logger.Error().Err(err).Msg("the state cannot be written; stopping")
 			return err

@@ -29,15 +29,16 @@ func newShares(c *config.Config) *share.FS {
 		share.Folder{Name: "archive", Dir: p.Archive, Stay: stay})
 }
 
-func makeFolders(c *config.Config, log *zerolog.Logger) error {
+// makeFolders makes what is not there. It returns the folders that a share's fault kept it from making, to be tried again.
+func makeFolders(c *config.Config, log *zerolog.Logger) (missing []string, err error) {
 	p := &c.Paths
 	if err := durable.MkdirAll(durable.Local{}, p.State, 0o700); err != nil {
-		return fmt.Errorf("state folder: %w", err)
+		return nil, fmt.Errorf("state folder: %w", err)
 	}
 	if remote, err := inbox.IsShare(p.State); err != nil {
-		return err
+		return nil, err
 	} else if remote {
-		return fmt.Errorf("%w: state %s is on a network filesystem, whose locks and syncs are not to be trusted; it must be on a local disk", ErrBadPath, p.State)
+		return nil, fmt.Errorf("%w: state %s is on a network filesystem, whose locks and syncs are not to be trusted; it must be on a local disk", ErrBadPath, p.State)
 	}
 	folders := []string{p.Outbox, p.Archive}
 	if !c.Inbox.RequireMount { // else it is the mount point, and there while nothing is mounted only if somebody wants it so
@@ -47,11 +48,27 @@ func makeFolders(c *config.Config, log *zerolog.Logger) error {
 		switch {
 		case isShareFault(err):
 			log.Warn().Err(err).Str("folder", folders[i]).Msg("a share does not work; going on without it until it does")
+			missing = append(missing, folders[i])
 		case err != nil:
-			return fmt.Errorf("create folder: %w", err)
+			return nil, fmt.Errorf("create folder: %w", err)
 		}
 	}
-	return nil
+	return missing, nil
+}
+
+// makeMissing tries again to make the folders that could not be made at the start. One whose share hangs is made by the try
+// that hangs.
+func (d *Daemon) makeMissing() {
+	if len(d.missing) == 0 {
+		return
+	}
+	var missing []string
+	for i, err := range makeAll(d.missing) {
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			missing = append(missing, d.missing[i])
+		}
+	}
+	d.missing = missing
 }
 
 // makeAll makes folders that may be on shares that hang, all at once.

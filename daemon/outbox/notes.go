@@ -1,8 +1,10 @@
 package outbox
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"time"
@@ -59,8 +61,10 @@ func (p *Publisher) noteTemp(queue, id string) string {
 // writeNote replaces a note, and nothing else. Unlike a result it is not synced: after a power cut it is written again.
 func (p *Publisher) writeNote(n Note) error {
 	dir := filepath.Join(p.o.Dir, n.Queue)
-	if err := durable.MkdirAll(p.o.FS, dir, 0o775); err != nil {
-		return err
+	if _, err := p.o.FS.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := durable.MkdirAll(p.o.FS, dir, 0o775); err != nil {
+			return err
+		}
 	}
 	note := p.note(n.Queue, n.Name)
 	put := p.o.FS.RenameNew

@@ -30,24 +30,36 @@ func SyncDir(fsys FS, dir string) error {
 	return nil
 }
 
-// MkdirAll creates dir and its missing parents, and makes their names durable.
+// MkdirAll creates dir and its missing parents, and makes their names durable. A folder that is there may have been made by
+// a process that died before it made its name durable, so that is done again: else a power cut could take the folder with
+// all that was put into it since.
 func MkdirAll(fsys FS, dir string, perm fs.FileMode) error {
-	if st, err := fsys.Stat(dir); err == nil {
-		if !st.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
-		}
-		return nil
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	st, err := fsys.Stat(dir)
+	there := err == nil
+	switch {
+	case there && !st.IsDir():
+		return &fs.PathError{Op: "mkdir", Path: dir, Err: unix.ENOTDIR}
+	case !there && !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
 	parent := filepath.Dir(dir)
-	if err := MkdirAll(fsys, parent, perm); err != nil {
+	if parent == dir {
+		return nil
+	}
+	if err := MkdirAll(fsys, parent, perm); there && errors.Is(err, ErrOutside) {
+		return nil // the configured folder itself
+	} else if err != nil {
 		return err
 	}
-	if err := fsys.Mkdir(dir, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+	if !there {
+		if err := fsys.Mkdir(dir, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if err := SyncDir(fsys, parent); !there || !errors.Is(err, fs.ErrPermission) { // others' folders may not even be read
 		return err
 	}
-	return SyncDir(fsys, parent)
+	return nil
 }
 
 // WriteFile creates or replaces path with data, complete or not at all, and durable once it returns. The umask takes

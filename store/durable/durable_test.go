@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,6 +175,29 @@ func TestMkdirAll(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
+}
+
+// The name of a folder that is there already is made durable too: whoever made it may have died before.
+func TestMkdirAllSyncsWhatIsThere(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "a", "b")
+	must(t, os.MkdirAll(dir, 0o755))
+	fsys := &syncs{FS: Beneath{root}}
+	must(t, MkdirAll(fsys, dir, 0o755))
+	if want := []string{root, filepath.Join(root, "a")}; !slices.Equal(fsys.dirs, want) {
+		t.Errorf("synced %q, want %q", fsys.dirs, want)
+	}
+}
+
+// syncs takes down which folders are synced.
+type syncs struct {
+	FS
+	dirs []string
+}
+
+func (s *syncs) SyncDir(dir string) error {
+	s.dirs = append(s.dirs, dir)
+	return s.FS.SyncDir(dir)
 }
 
 func TestMove(t *testing.T) {

@@ -4,7 +4,6 @@
 package sim
 
 import (
-	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -131,7 +130,7 @@ func (d *Disk) newDir(m *mount) *inode {
 	return n
 }
 
-// mountOf returns the filesystem that a path is on, and the path's elements from there.
+// mountOf returns the filesystem that a path is on, nil for none, and the path's elements from there.
 func (d *Disk) mountOf(path string) (*mount, []string) {
 	for _, m := range d.mounts {
 		if rel, ok := strings.CutPrefix(path, m.root); ok && rel == "" {
@@ -140,7 +139,7 @@ func (d *Disk) mountOf(path string) (*mount, []string) {
 			return m, strings.Split(rel[1:], "/")
 		}
 	}
-	panic(fmt.Sprintf("%s is on no filesystem of the simulation", path))
+	return nil, nil
 }
 
 // apply makes a change of names that no sync covers yet.
@@ -224,6 +223,9 @@ func (n *inode) sync() {
 // find returns what has a path's name, nil if nothing has.
 func (d *Disk) find(path string) *inode {
 	m, elements := d.mountOf(path)
+	if m == nil {
+		return nil
+	}
 	n := m.dir
 	for _, e := range elements {
 		if n = n.entries[e]; n == nil {

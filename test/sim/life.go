@@ -33,6 +33,9 @@ var errDead = errors.New("this process is dead")
 // step waits until the scheduler grants an operation, and does it. What is wrong with the filesystem comes first.
 func (l *Life) step(op, path string, writes bool, do func() error) error {
 	m, below := l.disk.mountOf(path)
+	if m == nil {
+		return &fs.PathError{Op: op, Path: path, Err: durable.ErrOutside}
+	}
 	err := l.sched.Step(l, op+" "+m.name+"/"+strings.Join(below, "/"), func() error {
 		if errno := m.faults.refuse(writes); errno != 0 && !l.free {
 			return errno

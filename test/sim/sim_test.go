@@ -137,7 +137,7 @@ func fail(t *testing.T, seed uint64, w *World, err error) {
 	t.Helper()
 	trace := w.sched.trace
 	t.Errorf("seed %d: %v\nthe last steps:\n  %s\nagain: %s=%d %s=1 go test -count 1 -v -run TestSimulation ./test/sim (%s=1 for the log)",
-		seed, err, strings.Join(trace[max(0, len(trace)-600):], "\n  "), rig.SeedVar, seed, seedsVar, logVar)
+		seed, err, strings.Join(trace[max(0, len(trace)-2000):], "\n  "), rig.SeedVar, seed, seedsVar, logVar)
 }
 
 // TestSameSeedSameWorld keeps the simulation one that a seed can replay.
