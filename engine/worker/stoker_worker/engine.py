@@ -5,7 +5,7 @@ import importlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -49,13 +49,12 @@ class Engine:
     def death(self) -> Fatal:
         """Why the engine died, as far as its log and its exit status tell."""
         root = from_log(self.log.lines(wait=LOG_LAG))
-        statuses = [process.exitcode or 0 for process in self.processes]
-        if -signal.SIGKILL in statuses and (root is None or root.cause == "internal"):
-            return killed_by(signal.SIGKILL)
+        by = killer(self.processes)
+        if by is not None and (root is None or (root.cause == "internal" and by == signal.SIGKILL)):
+            return killed_by(by)
         if root is not None:
             return Fatal("engine_dead", f"vLLM's engine process died: {root.message}", root.hint)
-        worst = min(statuses, default=0)
-        return killed_by(-worst) if worst < 0 else Fatal("engine_dead", "vLLM's engine process died")
+        return Fatal("engine_dead", "vLLM's engine process died")
 
     def limits(self) -> dict[str, Any]:
         """The members of `ready` that come from the engine."""
@@ -164,7 +163,20 @@ def start(vllm: ModuleType, config: Any, parsed: Any, counters: Counters, log: L
             logged = from_log(log.lines(wait=LOG_LAG))
             if logged is not None and (fatal.signal is None or logged.cause != "internal"):
                 fatal = logged
+            elif fatal.signal is None and (by := killer(started_processes())) is not None:
+                fatal = killed_by(by)  # vLLM looked before the kernel had its exit status
         raise fatal from error
+
+
+def started_processes() -> list[BaseProcess]:
+    """All that multiprocessing has started and somebody still refers to: it forgets those that have ended."""
+    return [o for o in gc.get_objects() if issubclass(type(o), BaseProcess)]
+
+
+def killer(processes: Iterable[BaseProcess]) -> int | None:
+    """The signal that killed one of the processes; None if none did. SIGTERM is vLLM's own way of ending them."""
+    signals = {-p.exitcode for p in processes if p.exitcode is not None and p.exitcode < 0} - {signal.SIGTERM}
+    return signal.SIGKILL if signal.SIGKILL in signals else next(iter(signals), None)
 
 
 async def handlers(vllm: ModuleType, client: Any, parsed: Any) -> Any:

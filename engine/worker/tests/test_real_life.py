@@ -1,5 +1,7 @@
 """How workers end, and what they say when they cannot load."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -41,6 +43,16 @@ def test_children_die_with_a_killed_worker(worker, model):
     worker.kill()
     print(f"\nall gone {worker.wait_gone(5):.2f} s after the worker was killed")
     assert worker.status == -9
+
+
+def test_engine_killed_while_loading(worker, model):
+    worker.start(model)
+    worker.wait(lambda m: m["type"] == "phase" and m["detail"].startswith("weights"), LOAD_SECONDS)
+    os.kill(worker.engine_core(), signal.SIGKILL)
+    fatal = worker.wait_for("fatal", LOAD_SECONDS)
+    print(f"\n{fatal}")
+    assert (fatal["cause"], fatal["permanent"], fatal["signal"]) == ("engine_dead", False, signal.SIGKILL)
+    worker.wait_gone(5)
 
 
 def test_stop(worker, model):
