@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -57,16 +58,18 @@ type runner struct {
 	logs    string
 	figures string // the file to which suites report
 	out     io.Writer
-	passed  int // tests
-	failed  []string
+
+	mu     sync.Mutex
+	passed int // tests
+	failed []string
 }
 
 func (r *runner) all(only *regexp.Regexp) error {
-	for _, s := range suites {
-		if only.MatchString(s.name) {
-			r.run(s)
-		}
+	var all sync.WaitGroup
+	for lane := range lanes {
+		all.Go(func() { r.runLane(lane, only) })
 	}
+	all.Wait()
 	if err := r.table(); err != nil {
 		return err
 	}
@@ -77,6 +80,14 @@ func (r *runner) all(only *regexp.Regexp) error {
 	return nil
 }
 
+func (r *runner) runLane(lane int, only *regexp.Regexp) {
+	for _, s := range suites {
+		if s.lane == lane && only.MatchString(s.name) {
+			r.run(s)
+		}
+	}
+}
+
 // run runs one suite. The output of one that fails is told, less what is no news.
 func (r *runner) run(s suite, env ...string) (ok bool) {
 	began := time.Now()
@@ -85,6 +96,8 @@ func (r *runner) run(s suite, env ...string) (ok bool) {
 	took := time.Since(began).Round(time.Second)
 	lines := read(log)
 	passed := len(grep(lines, passedTest))
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.passed += passed
 	if err == nil {
 		fmt.Fprintf(r.out, "ok    %-12s %4d tests  %s\n", s.name, passed, took)

@@ -5,7 +5,15 @@ type suite struct {
 	name string // of its log, too
 	args []string
 	env  []string
+	lane int // suites of different lanes run at a time
 }
+
+// Lanes: what computes, and what mostly waits.
+const (
+	busy = iota
+	idle
+	lanes
+)
 
 // suites are all of them, in the order in which they are run.
 var suites = []suite{
@@ -14,8 +22,8 @@ var suites = []suite{
 	{name: "e2e", args: []string{"./test/e2e"}},
 	{name: "kill", args: []string{"-parallel", "4", "./test/kill"}},
 	{name: "crashdisk", args: []string{"-tags", "disk", "./test/crashdisk/..."}},
-	{name: "storage", args: []string{"./test/storage"}},
-	{name: "real", args: []string{"-tags", "real", "./test/real"}},
+	{name: "storage", args: []string{"./test/storage"}, lane: idle},
+	{name: "real", args: []string{"-tags", "real", "./test/real"}, lane: idle},
 }
 
 // provocations are the suites that planted bugs are noticed by, the quickest first. Each runs with the bug as if it were
