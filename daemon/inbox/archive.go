@@ -170,7 +170,10 @@ func (a *archiver) archiveOne(r *store.Record) error {
 	in.dropLink(r.ID)
 	from := in.claimPath(r.ID, r.Input.Name)
 	to, err := in.move(from, folder, r.Queue, r.Input.Name)
-	if err != nil && !in.isGone(r.ID, r.Input.Name) { // one that is gone was moved before a crash, or taken away
+	if err != nil && in.isGone(r.ID, r.Input.Name) { // it was moved before a crash, or taken away
+		err = in.syncArchive(folder, r.Queue)
+	}
+	if err != nil {
 		return fmt.Errorf("archive %s: %w", r.Input.Name, durable.Full(in.o.Archive, r.Input.Bytes, err))
 	}
 	faults.Crash("archive.moved")
@@ -214,6 +217,11 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, 
 			return to, err
 		}
 	}
+}
+
+// syncArchive makes a move durable that a crash may have cut off behind its rename, before the claim is forgotten.
+func (in *Inbox) syncArchive(folder, queue string) error {
+	return ignoreMissing(durable.SyncDir(in.o.FS, filepath.Join(in.o.Archive, folder, queue)))
 }
 
 func (in *Inbox) moveTo(from, to string) error {
@@ -330,7 +338,7 @@ func (a *archiver) setAsideOne(c *claim) error {
 		}
 		to, err := a.in.move(a.in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
 		if err != nil && a.in.isGone(c.id, c.name) {
-			return nil
+			return a.in.syncArchive("duplicate", c.queue)
 		}
 		if err != nil {
 			return durable.Full(a.in.o.Archive, c.print.size, err)
