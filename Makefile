@@ -34,7 +34,7 @@ demo: engine ## the main job, from drop to result, on a real model: results stay
 	examples/demo.sh $(STOKER) $(CONFIG) demo
 
 .PHONY: test
-test: lint test-go test-worker torture fuzz ## all tests: Go, scripts, the worker, the real engine, all that breaks stoker
+test: test-tools lint test-go test-worker torture fuzz ## all tests: Go, scripts, the worker, the real engine, all that breaks stoker
 	@count() { grep -cE "$$1" $(BUILD)/$$2 || true; }; \
 	scripts=$$(count '^ +--- PASS: TestScripts/' test-go.log); go=$$(($$(count '^ *--- PASS' test-go.log) - scripts)); \
 	torture=$$(cat $(BUILD)/torture/*.log | grep -cE '^ *--- PASS' || true); \
@@ -57,17 +57,21 @@ test-go: ## Go tests with the race detector, but for the suites of torture
 	@grep -E '^ok' $(BUILD)/test-go.log
 
 .PHONY: torture
-torture: $(if $(MUTANT),,engine) ## all that breaks stoker, as one table; MUTANT=NAME plants a bug, ONLY=REGEXP picks suites
+torture: test-tools $(if $(MUTANT),,engine) ## all that breaks stoker, as one table; MUTANT=NAME plants a bug, ONLY=REGEXP picks suites
 	@rm -rf $(BUILD)/torture
 	@STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go run ./test/torture $(if $(MUTANT),-mutant $(MUTANT)) $(if $(ONLY),-only '$(ONLY)') -logs $(BUILD)/torture
 
+.PHONY: test-tools
+test-tools:
+	@test/tools.sh
+
 .PHONY: test-kill
-test-kill: ## stoker killed at 500 of its system calls, told of errors there, and killed in a batch of a million lines
+test-kill: test-tools ## stoker killed at 500 of its system calls, told of errors there, and killed in a batch of a million lines
 	$(call quietly,go test -count 1 -parallel 4 -v -timeout 30m ./test/kill,test-kill.log)
 	@grep -hE '^ok|drawn with|figures:' $(BUILD)/test-kill.log | sed 's/^ *//'
 
 .PHONY: test-disk
-test-disk: ## POINTS (2000) power cuts on ext4, XFS and Btrfs; needs root, FUSE and loop devices
+test-disk: test-tools ## POINTS (2000) power cuts on ext4, XFS and Btrfs; needs root, FUSE and loop devices
 	$(call quietly,CRASHDISK_POINTS=$(or $(POINTS),2000) go test -tags disk -count 1 -v -timeout 30m ./test/crashdisk/...,test-disk.log)
 	@grep -E '^ok|figures:|noticed' $(BUILD)/test-disk.log
 
