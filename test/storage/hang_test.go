@@ -216,14 +216,14 @@ func outboxIsReadOnly(t *testing.T, c *counter) {
 	os.Remove(h.Path("outbox/lost+found"))
 	x := input("x", 20)
 	h.Start()
-	disk.remount("ro")
+	disk.remount(unix.MS_RDONLY)
 	h.Drop(x.Name, x.Content())
 	f := awaitStorage(t, h, "outbox", "failing")
 	if !strings.Contains(f.Reason, unix.EROFS.Error()) {
 		t.Errorf("status says %+v", f)
 	}
 	time.Sleep(fullFor())
-	disk.remount("rw")
+	disk.remount(0)
 	c.end(t, h, x)
 }
 

@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +16,8 @@ import (
 // from what the disk holds once it works.
 func stateFails(t *testing.T, c *counter) {
 	h := rig.NewHome(t, rig.Released, config)
-	disk := newShare(t, filepath.Join(t.TempDir(), "disk"))
-	image := disk.path("image")
+	below := newMemory(t, filepath.Join(t.TempDir(), "disk"), 64)
+	image := filepath.Join(below.dir, "image")
 	makeImage(t, image, 64)
 	v := &volume{t, h.Path(".state")}
 	v.mount(image)
@@ -26,7 +25,7 @@ func stateFails(t *testing.T, c *counter) {
 	h.Drop(x.Name, x.Content())
 	h.Start()
 	awaitDone(t, h, "x", 200)
-	disk.fail(failing(syscall.EIO, "write", "fsync"))
+	below.fill() // so that the disk finds no place for blocks that it never wrote
 	await(t, h, "the daemon's end", h.Dead)
 	if code := h.Daemon.ProcessState.ExitCode(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
@@ -34,7 +33,7 @@ func stateFails(t *testing.T, c *counter) {
 	if log := h.Log(); !strings.Contains(log, "stoker: error: the state cannot be relied on: ") || !strings.Contains(log, "stoker: hint: see dmesg") {
 		t.Errorf("it says:\n%s", log)
 	}
-	disk.fail(nil)
+	below.free()
 	if err := unix.Unmount(v.dir, unix.MNT_DETACH); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +52,7 @@ func stateIsReadOnly(t *testing.T, c *counter) {
 	h.Start()
 	awaitDone(t, h, "x", 50)
 	h.Kill()
-	v.remount("ro")
+	v.remount(unix.MS_RDONLY)
 	h.Start()
 	await(t, h, "the daemon's end", h.Dead)
 	log := h.Log()
@@ -65,7 +64,7 @@ func stateIsReadOnly(t *testing.T, c *counter) {
 			t.Errorf("it does not say %q:\n%s", want, log)
 		}
 	}
-	v.remount("rw")
+	v.remount(0)
 	h.Start()
 	c.endAfter(t, h, 16, x)
 }

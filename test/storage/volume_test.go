@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/test/crashdisk/disk"
 )
 
 // volume is a small filesystem of its own.
@@ -43,7 +46,14 @@ func (v *volume) mount(image string) {
 	if err := os.MkdirAll(v.dir, 0o775); err != nil {
 		v.t.Fatal(err)
 	}
-	run(v.t, "mount", "-o", "loop", image, v.dir)
+	device, err := disk.Loop(image)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer device.Close()
+	if err := unix.Mount(device.Name(), v.dir, "ext4", 0, ""); err != nil {
+		v.t.Fatal(err)
+	}
 	v.t.Cleanup(func() { unix.Unmount(v.dir, unix.MNT_DETACH) })
 }
 
@@ -72,18 +82,30 @@ func (v *volume) free() {
 
 func (v *volume) filler() string { return filepath.Join(v.dir, ".fill") }
 
-// remount makes the volume read-only or writable, which waits until nobody writes.
-func (v *volume) remount(options string) {
+// remount makes the volume read-only, or writable again, once nobody writes.
+func (v *volume) remount(flags uintptr) {
 	v.t.Helper()
-	var out []byte
 	var err error
 	for range 500 {
-		if out, err = exec.Command("mount", "-o", "remount,"+options, v.dir).CombinedOutput(); err == nil {
+		if err = unix.Mount("", v.dir, "", unix.MS_REMOUNT|flags, ""); err == nil {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	v.t.Fatalf("remount %s: %v\n%s", options, err, out)
+	v.t.Fatalf("remount with %#x: %v", flags, err)
+}
+
+// newMemory mounts a filesystem in memory, of so many MiB, on a folder, which is made.
+func newMemory(t testing.TB, dir string, size int) *volume {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o775); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", size)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	return &volume{t, dir}
 }
 
 func run(t testing.TB, name string, args ...string) {

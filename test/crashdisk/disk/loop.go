@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loop makes a block device of a file. The device goes by itself once nobody has it open or mounted: a test that dies
+// Loop makes a block device of a file. The device goes by itself once nobody has it open or mounted: a test that dies
 // leaves none behind.
-func loop(file string) (*os.File, error) {
+func Loop(file string) (*os.File, error) {
 	back, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make loop device: %w", err)

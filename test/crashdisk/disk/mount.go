@@ -34,7 +34,7 @@ func Isolate() error {
 
 // Format makes a file system on a disk.
 func (r *Rack) Format(disk int, mkfs string, args ...string) error {
-	device, err := loop(r.Path(disk))
+	device, err := Loop(r.Path(disk))
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (r *Rack) Format(disk int, mkfs string, args ...string) error {
 
 // Mount mounts a disk's file system.
 func (r *Rack) Mount(disk int, dir, kind, options string) error {
-	device, err := loop(r.Path(disk))
+	device, err := Loop(r.Path(disk))
 	if err != nil {
 		return err
 	}
