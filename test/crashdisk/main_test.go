@@ -42,6 +42,7 @@ func run(m *testing.M) (code int, err error) {
 		return 0, err
 	}
 	defer os.RemoveAll(place)
+	os.Setenv("TMPDIR", place)
 	disks := filepath.Join(place, "disks")
 	if err := os.Mkdir(disks, 0o700); err != nil {
 		return 0, err

@@ -253,7 +253,7 @@ func (r *recording) inputs() (all []rig.Input) {
 
 // save writes a recording to a file, to replay a cut of it.
 func (r *recording) save() (path string, err error) {
-	f, err := os.CreateTemp("", "stoker-powercut-*.json")
+	f, err := os.CreateTemp(filepath.Dir(place), "stoker-powercut-*.json") // stays
 	if err != nil {
 		return "", err
 	}

@@ -1,11 +1,14 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/rpc"
 	"os"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // serveVar names the environment variable that makes a process serve disks in the folder that it names.
@@ -36,7 +39,11 @@ func serve(dir string) error {
 		return err
 	}
 	calls.ServeConn(stdio{os.Stdin, os.Stdout})
-	return server.Unmount()
+	if err := server.Unmount(); err != nil {
+		// Whoever left disks mounted is dead. What they still ask is refused.
+		return errors.Join(err, unix.Unmount(dir, unix.MNT_FORCE))
+	}
+	return nil
 }
 
 type stdio struct {

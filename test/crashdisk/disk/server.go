@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Server is the process that has the disks.
@@ -22,8 +24,19 @@ type Server struct {
 	calls *rpc.Client
 }
 
-// Start starts the process, which is this binary once more and calls Serve. Its disks appear as files in dir.
+// Start starts the process, which is this binary once more and calls Serve. Its disks appear as files in dir. This process
+// must be an isolated one.
+//
+// The process has mounts of its own, and shares those in dir alone: if it had those of its disks too, and were the last
+// one to have them, its end would wait for them to be unmounted, and that for its answers, for ever.
 func Start(dir string) (*Server, error) {
+	err := unix.Mount(dir, dir, "", unix.MS_BIND, "")
+	if err == nil {
+		err = unix.Mount("", dir, "", unix.MS_SHARED, "")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("share mounts in %s: %w", dir, err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -31,7 +44,10 @@ func Start(dir string) (*Server, error) {
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), serveVar+"="+dir)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the tests: disks that are mounted must answer
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS,
+		Setpgid:    true, // Ctrl-C is for the tests: disks that are mounted must answer
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -51,7 +67,7 @@ func Start(dir string) (*Server, error) {
 
 // Close ends the process. Nothing may be mounted from its disks any more.
 func (s *Server) Close() error {
-	return errors.Join(s.calls.Close(), s.cmd.Wait())
+	return errors.Join(s.calls.Close(), s.cmd.Wait(), Unmount(s.dir))
 }
 
 // Rack is disks that lose power together.
