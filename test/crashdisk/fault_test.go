@@ -31,11 +31,15 @@ func TestBrokenDisk(t *testing.T) {
 	}
 	h := m.home(t, rig.Released)
 	inputs := []rig.Input{{Name: "large.jsonl", Lines: rig.Good("large", 4000)}}
-	h.Drop(inputs[0].Name, inputs[0].Content())
+	if err := m.drop(inputs[0]); err != nil {
+		t.Fatal(err)
+	}
 	for i := range breaks {
 		in := rig.Input{Name: fmt.Sprintf("day/small-%d.jsonl", i), Lines: append(rig.Good(fmt.Sprint("small-", i), 20), rig.Bad(fmt.Sprint("small-", i))...)}
 		inputs = append(inputs, in)
-		h.Drop(in.Name, in.Content())
+		if err := m.drop(in); err != nil {
+			t.Fatal(err)
+		}
 		h.Start()
 		if err := h.Await("the daemon's work", func() bool { return h.Worker() != 0 }); err != nil {
 			t.Fatal(err)

@@ -135,17 +135,12 @@ func (r *recording) work(m *machine, h *rig.Home) error {
 	return h.Stop()
 }
 
-// drop puts a whole file into the inbox, durably, as programs should.
 func (r *recording) drop(m *machine, in rig.Input) (err error) {
 	d := drop{Input: in}
 	if d.Begun, err = m.rack.Length(); err != nil {
 		return err
 	}
-	path := filepath.Join(m.dir, "inbox", in.Name)
-	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(path), 0o775); err != nil {
-		return err
-	}
-	if err := durable.WriteFile(durable.Local{}, path, []byte(in.Content()), 0o664); err != nil {
+	if err := m.drop(in); err != nil {
 		return err
 	}
 	if d.Done, err = m.rack.Length(); err != nil {
@@ -153,6 +148,15 @@ func (r *recording) drop(m *machine, in rig.Input) (err error) {
 	}
 	r.Drops = append(r.Drops, d)
 	return nil
+}
+
+// drop puts a whole file into the inbox, durably: what its writer has not synced nobody can keep.
+func (m *machine) drop(in rig.Input) error {
+	path := filepath.Join(m.dir, "inbox", in.Name)
+	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(path), 0o775); err != nil {
+		return err
+	}
+	return durable.WriteFile(durable.Local{}, path, []byte(in.Content()), 0o664)
 }
 
 // listen reads what the daemon says as it comes. To read it late only asks less of the disks.
