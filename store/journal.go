@@ -353,6 +353,23 @@ func (j *journal) flush() error {
 	return nil
 }
 
+// rewrite writes what stands behind an offset once more. A process before may have ended because a sync failed: then the
+// kernel shows bytes that it will never write, and a sync that succeeds says nothing of them.
+func (j *journal) rewrite(from int64) error {
+	buf := make([]byte, min(1<<20, max(0, j.offset-from)))
+	for from < j.offset {
+		n, err := j.f.ReadAt(buf[:min(int64(len(buf)), j.offset-from)], from)
+		if err == nil {
+			_, err = j.f.WriteAt(buf[:n], from)
+		}
+		if err != nil {
+			return fmt.Errorf("write journal again at %d: %w", from, err)
+		}
+		from += int64(n)
+	}
+	return nil
+}
+
 // truncate cuts the file behind end.
 func (j *journal) truncate(end int64) error {
 	if j.offset == end {

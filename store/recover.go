@@ -22,17 +22,17 @@ type Recovery struct {
 
 // recover brings an opened batch to where its journal is, and the journal to where the batch can go on.
 func (b *Batch) recover() error {
-	unchecked, err := b.readJournal()
+	checked, err := b.readJournal()
 	if err != nil {
 		return err
 	}
-	return b.mend(unchecked)
+	return b.mend(checked)
 }
 
 // readJournal reads the journal behind the checkpoint, or all of it if the checkpoint is of no use. It changes no file.
-// Unchecked says that there was something behind the checkpoint.
-func (b *Batch) readJournal() (unchecked bool, err error) {
-	checked := b.progress.Offset
+// Checked is how far the checkpoint covers it.
+func (b *Batch) readJournal() (checked int64, err error) {
+	checked = b.progress.Offset
 	if checked < int64(len(journalHead)) || checked > b.journal.offset {
 		checked = int64(len(journalHead)) // the checkpoint is damaged, or ahead of the journal
 		b.Recovered.Rescanned = true
@@ -43,10 +43,10 @@ func (b *Batch) readJournal() (unchecked bool, err error) {
 	}
 	valid, err := read(checked)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	b.settle(valid)
-	return b.journal.offset > checked, nil
+	return checked, nil
 }
 
 // readTail adopts the whole frames behind the checkpoint, and returns where the last one ends.
@@ -71,8 +71,9 @@ func (b *Batch) settle(valid int64) {
 }
 
 // mend makes the files fit what was read: temporary files go, a torn tail is cut off. What was adopted may lie in memory
-// only, if just the process died: it is synced before anything is built on it.
-func (b *Batch) mend(unchecked bool) error {
+// only, if just the process died: it is made durable before anything is built on it.
+func (b *Batch) mend(checked int64) error {
+	unchecked := b.journal.offset > checked
 	if err := b.sweep(); err != nil {
 		return err
 	}
@@ -85,6 +86,9 @@ func (b *Batch) mend(unchecked bool) error {
 		}
 	}
 	if unchecked {
+		if err := b.journal.rewrite(checked); err != nil {
+			return err
+		}
 		if err := datasync(b.journal.f); err != nil {
 			return fmt.Errorf("sync journal: %w", err)
 		}

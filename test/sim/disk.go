@@ -215,9 +215,14 @@ func (n *inode) size() (bytes int64) {
 	return bytes
 }
 
-// sync makes a file's contents durable.
+// sync makes durable what was written to a file since the last sync. What an earlier one failed to write the kernel has
+// forgotten by then, though it can still be read.
 func (n *inode) sync() {
-	n.synced, n.pending = slices.Clone(n.data), nil
+	n.synced = slices.Clone(n.synced)
+	for _, c := range n.pending {
+		n.synced = c.apply(n.synced)
+	}
+	n.pending = nil
 }
 
 // find returns what has a path's name, nil if nothing has.
@@ -254,7 +259,7 @@ func (d *Disk) Put(path, content string, mtime time.Time) {
 		dir.mount.apply(naming{dir, name, n})
 	}
 	n.data, n.mtime = []byte(content), mtime
-	n.sync()
+	n.synced, n.pending = []byte(content), nil
 	dir.mount.syncDir(dir)
 }
 
