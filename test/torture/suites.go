@@ -21,7 +21,7 @@ var suites = []suite{
 	{name: "sim-planted", args: []string{"-tags", "faults", "-run", "^TestPlantedBugs$", "./test/sim"}},
 	{name: "e2e", args: []string{"./test/e2e"}},
 	{name: "kill", args: []string{"-parallel", "4", "./test/kill"}},
-	{name: "crashdisk", args: []string{"-tags", "disk", "./test/crashdisk/..."}},
+	{name: "crashdisk", args: []string{"-tags", "disk", "./test/crashdisk/..."}, env: []string{"CRASHDISK_POINTS=2000"}},
 	{name: "storage", args: []string{"./test/storage"}, lane: idle},
 	{name: "real", args: []string{"-tags", "real", "./test/real"}, lane: idle},
 }
