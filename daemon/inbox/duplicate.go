@@ -1,0 +1,148 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"stoker/store"
+	"stoker/store/durable"
+	"stoker/store/faults"
+)
+
+// setAside is how far a duplicate is on its way out.
+type setAside struct {
+	of    string // the batch that it is one of
+	moved string // where it is now; "" while it is claimed
+}
+
+// setAsideAll tries each duplicate once, and tells the inbox.
+func (a *archiver) setAsideAll(ctx context.Context) {
+	a.mu.Lock()
+	todo := a.aside
+	a.aside = nil
+	a.mu.Unlock()
+	for _, c := range todo {
+		select {
+		case a.left <- departure{c, a.setAsideOne(c)}:
+		case <-ctx.Done(): // the next start admits it, and finds again what it is
+			return
+		}
+	}
+}
+
+// setAsideOne moves a duplicate away, with a note that names the batch that it is one of. What fails is done again later,
+// without the rest.
+func (a *archiver) setAsideOne(c *claim) error {
+	d := c.duplicate
+	if d.moved == "" {
+		if err := a.in.noteSetAside(c); err != nil {
+			return durable.Full(a.in.o.Dir, c.print.size, err)
+		}
+		to, err := a.in.move(a.in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
+		if err != nil && a.in.isGone(c.id, c.name) {
+			return a.in.syncArchive("duplicate", c.queue)
+		}
+		if err != nil {
+			return durable.Full(a.in.o.Archive, c.print.size, err)
+		}
+		d.moved = to
+		faults.Crash("duplicate.moved")
+	}
+	if err := a.in.noteDuplicate(c); err != nil {
+		return durable.Full(a.in.o.Archive, c.print.size, err)
+	}
+	a.in.o.Logger.Info().Str("name", c.name.String()).Str("batch", d.of).Msg("same file as a batch that has not ended; set aside")
+	return nil
+}
+
+// departed deals with what became of a duplicate.
+func (in *Inbox) departed(d departure) {
+	d.claim.leaving = false
+	if d.err != nil {
+		in.retry(d.claim, d.err)
+		return
+	}
+	in.release(d.claim)
+}
+
+// duplicateFile stands beside a claimed file that is on its way out, for a crash between its move and its note.
+const duplicateFile = ".duplicate"
+
+// setAsideNote is what duplicateFile holds.
+type setAsideNote struct {
+	Name store.FileName `json:"name"`
+	Of   string         `json:"duplicate_of"`
+}
+
+func (in *Inbox) noteSetAside(c *claim) error {
+	b, err := json.Marshal(setAsideNote{c.name, c.duplicate.of})
+	if err != nil {
+		return fmt.Errorf("encode note in claim: %w", err)
+	}
+	return durable.WriteFile(in.o.FS, in.claimPath(c.id, duplicateFile), b, 0o664)
+}
+
+// dropHalfSetAside removes half a copy of a file that was to be set aside when a crash came, and was no duplicate any more
+// at the next start.
+func (in *Inbox) dropHalfSetAside(id, queue string) error {
+	if _, err := in.o.FS.Lstat(in.claimPath(id, duplicateFile)); err != nil {
+		return ignoreMissing(err)
+	}
+	half := filepath.Join(in.o.Archive, "duplicate", queue, durable.MovePrefix+id+".tmp")
+	return ignoreMissing(in.o.FS.Remove(half))
+}
+
+// movedDuplicate returns a claim whose file was moved away as a duplicate before a crash, and has no note yet; nil if
+// there is none. The file is known by its name and by having no note.
+func (in *Inbox) movedDuplicate(id string) (*claim, error) {
+	b, err := durable.ReadFile(in.o.FS, in.claimPath(id, duplicateFile))
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var note setAsideNote
+	if err := json.Unmarshal(b, &note); err != nil || !isBatch(string(note.Name)) || filepath.Base(string(note.Name)) != string(note.Name) {
+		return nil, nil // somebody else's, or half written, before the move
+	}
+	queue, err := in.claimQueue(id)
+	if err != nil {
+		return nil, err
+	}
+	for n := 1; ; n++ {
+		to := filepath.Join(in.o.Archive, "duplicate", queue, numbered(string(note.Name), n))
+		if _, err := in.o.FS.Lstat(to); err != nil {
+			return nil, ignoreMissing(err)
+		}
+		if _, err := in.o.FS.Lstat(noteBeside(to)); errors.Is(err, fs.ErrNotExist) {
+			return &claim{id: id, queue: queue, name: note.Name, since: time.Now(), duplicate: &setAside{note.Of, to}, reason: "set aside before a crash"}, nil
+		}
+	}
+}
+
+func (in *Inbox) noteDuplicate(c *claim) error {
+	of := c.duplicate.of
+	note := struct {
+		SchemaVersion int            `json:"schema_version"`
+		Name          store.FileName `json:"name"`
+		Queue         string         `json:"queue"`
+		DuplicateOf   string         `json:"duplicate_of"`
+		Message       string         `json:"message"`
+	}{1, c.name, c.queue, of, "the same file is batch " + of + ", which had not ended; this copy was not run"}
+	b, err := json.Marshal(note, jsontext.WithIndent("  "))
+	if err != nil {
+		return fmt.Errorf("encode duplicate note: %w", err)
+	}
+	return durable.WriteFile(in.o.FS, noteBeside(c.duplicate.moved), append(b, '\n'), 0o664)
+}
+
+// noteBeside is the name of a duplicate's note.
+func noteBeside(path string) string {
+	stem, _, _ := store.SplitInputName(filepath.Base(path))
+	return filepath.Join(filepath.Dir(path), stem+store.SuffixDuplicate)
+}
