@@ -297,29 +297,40 @@ func Report[T any](h *Home, args ...string) (v T, code int) {
 
 // Verification is what `stoker verify --json` says.
 type Verification struct {
-	OK       bool  `json:"ok"`
-	Batches  int   `json:"batches"`
-	Requests int64 `json:"requests"`
-	Redone   int64 `json:"redone"`
-	Findings []struct {
-		Batch, Invariant, File, Message string
-		Note                            bool
-	} `json:"findings"`
+	OK       bool      `json:"ok"`
+	Batches  int       `json:"batches"`
+	Requests int64     `json:"requests"`
+	Redone   int64     `json:"redone"`
+	Findings []Finding `json:"findings"`
 }
 
-// ErrNoted means that verify found no invariant broken, but had something to note.
-var ErrNoted = errors.New("verify notes")
+// Finding is an invariant that verify found broken, or a note of it.
+type Finding struct {
+	Batch, Invariant, File, Message string
+	Line                            int64
+	Note                            bool
+}
+
+// String is the finding in one line, the invariant first.
+func (f Finding) String() string {
+	kind := f.Invariant
+	if f.Note {
+		kind = "note"
+	}
+	return fmt.Sprintf("%s: %s:%d: %s", kind, f.File, f.Line, f.Message)
+}
 
 // Verify is `stoker verify`, which must find nothing, not even a note.
 func (h *Home) Verify() (Verification, error) {
 	v, code := Report[Verification](h, "verify")
-	switch {
-	case code != 0 || !v.OK:
-		return v, fmt.Errorf("verify: exit code %d, findings %+v", code, v.Findings)
-	case len(v.Findings) > 0:
-		return v, fmt.Errorf("%w: %+v", ErrNoted, v.Findings)
+	if code == 0 && v.OK && len(v.Findings) == 0 {
+		return v, nil
 	}
-	return v, nil
+	var all strings.Builder
+	for _, f := range v.Findings {
+		fmt.Fprintf(&all, "%s\n", f)
+	}
+	return v, fmt.Errorf("verify exits with %d: %s", code, strings.TrimSpace(all.String()))
 }
 
 // Await looks until something is so.
