@@ -118,9 +118,12 @@ func (r *rig) restart() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.mu.Lock()
+	finished := slices.Clone(r.finished)
+	r.mu.Unlock()
 	r.start()
 	for _, rec := range records {
-		if !slices.Contains(r.finished, rec.ID) {
+		if !slices.Contains(finished, rec.ID) {
 			r.feed.Admit(rec)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,13 +33,10 @@ func TestEveryFaultOfTheShareIsWaitedOut(t *testing.T) {
 // failsOnce takes a file and archives it while the nth operation of a kind fails. It reports whether there are so many.
 func failsOnce(t *testing.T, op faultfs.Op, errno unix.Errno, nth int) (failed bool) {
 	bubble(t, func(r *rig) {
-		seen := 0
+		var seen atomic.Int64
 		faulty := faultfs.New(durable.Local{})
 		faulty.Set(func(o faultfs.Op, _ string) error {
-			if o == op {
-				seen++
-			}
-			if o == op && seen == nth {
+			if o == op && seen.Add(1) == int64(nth) {
 				return errno
 			}
 			return nil
@@ -57,7 +55,7 @@ func failsOnce(t *testing.T, op faultfs.Op, errno unix.Errno, nth int) (failed b
 			r.wantTree("archive", "done/q/x.jsonl")
 			r.wantTree("inbox")
 		}
-		failed = seen >= nth && nth < 40
+		failed = seen.Load() >= int64(nth) && nth < 40
 		if err := r.store.Fault(); err != nil {
 			t.Errorf("%s %d failed with %v, and the state is blamed: %v", op, nth, errno, err)
 		}

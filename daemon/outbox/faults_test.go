@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,9 +30,12 @@ func TestEveryFaultOfTheShareIsWaitedOut(t *testing.T) {
 // failsOnce publishes a batch while the nth operation of a kind fails. It reports whether there are so many.
 func failsOnce(t *testing.T, op faultfs.Op, errno unix.Errno, nth int) (failed bool) {
 	bubble(t, func(r *rig) {
+		var mu sync.Mutex // of what the rule keeps
 		seen, broken := 0, ""
 		share := faultfs.New(durable.Local{})
 		share.Set(func(o faultfs.Op, path string) error {
+			mu.Lock()
+			defer mu.Unlock()
 			if o == faultfs.Sync && path == broken {
 				t.Errorf("%s was synced again after its sync failed", path)
 			}
@@ -53,7 +57,9 @@ func failsOnce(t *testing.T, op faultfs.Op, errno unix.Errno, nth int) (failed b
 		r.o.FS, r.o.Notes = share, false
 		r.run()
 		r.finish(b)
+		mu.Lock()
 		failed = seen >= nth
+		mu.Unlock()
 		if failed && len(r.ended) == 0 && !strings.Contains(r.publisher.Status().Reason, words(errno)) {
 			t.Errorf("status is %+v", r.publisher.Status())
 		}

@@ -252,7 +252,10 @@ type handle struct {
 func (h *handle) Name() string { return h.path }
 
 // Stat implements durable.File.
-func (h *handle) Stat() (fs.FileInfo, error) { return h.inode.info(filepath.Base(h.path)), nil }
+func (h *handle) Stat() (info fs.FileInfo, err error) {
+	h.life.sched.Look(func() { info = h.inode.info(filepath.Base(h.path)) })
+	return info, nil
+}
 
 // Read implements durable.File. Nobody else writes a file that stoker reads from its start, but for inputs, which may grow.
 func (h *handle) Read(p []byte) (n int, err error) {

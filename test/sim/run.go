@@ -102,7 +102,7 @@ func (w *World) happen() bool {
 	}
 	e := w.plan[0]
 	w.plan = w.plan[1:]
-	e.do()
+	w.sched.Look(e.do)
 	return true
 }
 
@@ -124,8 +124,11 @@ func (w *World) isAtRest() bool {
 		return false
 	}
 	rests := true
-	w.disk.Walk(func(path string, _ []byte) { rests = rests && !strings.HasPrefix(path, inboxDir) })
-	return rests && !w.disk.hasClaims(inboxDir)
+	w.sched.Look(func() {
+		w.disk.Walk(func(path string, _ []byte) { rests = rests && !strings.HasPrefix(path, inboxDir) })
+		rests = rests && !w.disk.hasClaims(inboxDir)
+	})
+	return rests
 }
 
 func (l *life) hasFailed(failure *error) bool {

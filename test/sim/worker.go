@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -15,6 +16,7 @@ import (
 // worker is an engine without a process: it answers each request with its own text, late and in any order, sometimes
 // twice, and dies now and then.
 type worker struct {
+	mu       sync.Mutex // of what follows, but for the channels
 	rand     *rand.Rand
 	events   chan engine.Event
 	submit   chan []engine.Request
@@ -42,7 +44,7 @@ const poison = "poison"
 
 func startWorker(r *rand.Rand, dieEvery int) *worker {
 	w := &worker{
-		rand: r, events: make(chan engine.Event), submit: make(chan []engine.Request), stop: make(chan struct{}), done: make(chan struct{}),
+		rand: rand.New(rand.NewPCG(r.Uint64(), 2)), events: make(chan engine.Event), submit: make(chan []engine.Request), stop: make(chan struct{}), done: make(chan struct{}),
 		capacity: 1 + r.IntN(24), dieEvery: dieEvery,
 	}
 	w.load()
@@ -98,6 +100,8 @@ func (w *worker) run() {
 
 // accept gives each request a time of its own, so that no two answers are due at once.
 func (w *worker) accept(requests []engine.Request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, r := range requests {
 		delay := time.Duration(w.rand.Int64N(int64(3*time.Second))) | 1
 		w.flights = append(w.flights, flight{r.Key, textOf(r), time.Now().Add(delay)})
@@ -114,6 +118,8 @@ func (w *worker) untilNext() time.Duration {
 
 // answer answers what is due, or dies of it.
 func (w *worker) answer() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	var answers engine.Answers
 	for len(w.flights) > 0 && !w.flights[0].due.After(time.Now()) {
 		f := w.flights[0]
@@ -179,6 +185,8 @@ const unsynced = 3 * time.Second
 // atRisk is how many requests a crash now may make run again: those that it may hold, and those that it answered since. It
 // is called when the worker has come to its end, or waits.
 func (w *worker) atRisk(since time.Time) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n := int64(w.capacity)
 	for _, at := range w.answered {
 		if at.After(since) {
