@@ -133,8 +133,9 @@ func (in *Inbox) removeClaimDir(id string) error {
 	dir := filepath.Join(in.processing(), id)
 	entries, err := in.o.FS.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		_, err = in.o.FS.Lstat(in.processing()) // while that is missing, a share is away, and the folder comes back with it
-		return err
+		// Whoever removed it may have died before that was durable. While the folder above is missing a share is away, and
+		// the claim's comes back with it.
+		return durable.SyncDir(in.o.FS, in.processing())
 	}
 	if slices.ContainsFunc(entries, isClaimed) {
 		return nil
