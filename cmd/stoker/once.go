@@ -71,7 +71,7 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 		done <- d.Run(runCtx, secondSignal(ctx))
 		close(done)
 	}()
-	batches, err := a.runOnce(ctx, d, drops, done)
+	batches, err := a.runOnce(ctx, d, drops, loaded.Paths.Outbox, done)
 	stop()
 	err = errors.Join(err, <-done)
 	if err != nil {
@@ -156,13 +156,13 @@ func (a *app) variable(name string) string {
 }
 
 // runOnce drops what was not dropped before and waits until all of it has ended.
-func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, done <-chan error) ([]api.Batch, error) {
+func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, outbox string, done <-chan error) ([]api.Batch, error) {
 	select {
 	case <-d.Running():
 	case err := <-done:
 		return nil, err
 	}
-	if err := dropMissing(d, drops); err != nil {
+	if err := dropMissing(d, drops, outbox); err != nil {
 		return nil, err
 	}
 	p := newProgress(a.stderr)
@@ -209,8 +209,9 @@ func allArchived(batches []api.Batch) bool {
 	return !slices.ContainsFunc(batches, func(b api.Batch) bool { return !b.Archived })
 }
 
-// dropMissing drops the files that no batch was made of yet, and that do not wait from a run before.
-func dropMissing(d *daemon.Daemon, drops []drop) error {
+// dropMissing drops the files that no batch was made of yet, and that do not wait from a run before. A batch whose results
+// were delivered is none to go on with: its file runs again.
+func dropMissing(d *daemon.Daemon, drops []drop, outbox string) error {
 	list, err := d.Batches("")
 	if err != nil {
 		return err
@@ -225,7 +226,12 @@ func dropMissing(d *daemon.Daemon, drops []drop) error {
 			return fmt.Errorf("once: %w", err)
 		}
 		drops[i].sha256 = sum
-		if found, _ := findBatches(list, drops[i:i+1], time.Time{}); len(found) > 0 || claimed(drops[i].to) {
+		found, ended := findBatches(list, drops[i:i+1], time.Time{})
+		if len(found) > 0 && ended && delivered(outbox, &found[0]) {
+			drops[i].after = found[0].EndedAt
+			found = nil
+		}
+		if len(found) > 0 || claimed(drops[i].to) {
 			continue
 		}
 		if err := drops[i].copy(); err != nil {
@@ -233,6 +239,13 @@ func dropMissing(d *daemon.Daemon, drops []drop) error {
 		}
 	}
 	return nil
+}
+
+// delivered reports whether a batch's results have left the outbox: its batch object does so last.
+func delivered(outbox string, b *api.Batch) bool {
+	paths := resultPaths(outbox, b)
+	_, err := os.Lstat(paths[len(paths)-1])
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // onceTemp is the pattern of a file's name while `once` copies it into the inbox.

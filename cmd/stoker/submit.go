@@ -102,6 +102,7 @@ type drop struct {
 	from, to, queue string
 	temp            string         // pattern of its name while it is copied
 	sha256          durable.SHA256 // once copied
+	after           time.Time      // batches that ended before do not count
 }
 
 func planDrops(paths []string, dir string, f submitFlags) ([]drop, error) {
@@ -238,7 +239,7 @@ func findBatches(list *api.Batches, drops []drop, since time.Time) (found []api.
 		for i := range list.Batches {
 			b := &list.Batches[i]
 			if b.Queue == d.queue && string(b.InputName) == filepath.Base(d.to) && b.InputSHA256 == string(d.sha256) &&
-				(!b.State.Ended() || b.EndedAt.After(since)) {
+				(!b.State.Ended() || b.EndedAt.After(since) && b.EndedAt.After(d.after)) {
 				newest = b
 			}
 		}
