@@ -66,6 +66,9 @@ func (s *Store) Admit(ctx context.Context, a Admission) (*Record, error) {
 	if err := s.health.check(); err != nil {
 		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
 	}
+	if s.hasResults(a.ID) { // which no batch has before it is accepted: the database is older than its folders
+		return nil, fmt.Errorf("admit %s: %w: it does not know batch %s, whose folder has results", a.Path, ErrDamagedDB, a.ID)
+	}
 	if err := s.fs.RemoveAll(dir); err != nil { // what an admission that a crash cut off left behind
 		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
 	}

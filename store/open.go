@@ -177,7 +177,7 @@ func (s *Store) sweepBatch(id string) error {
 	if _, err := s.Get(id); !errors.Is(err, ErrNotFound) {
 		return ignoreBadRecord(err)
 	}
-	if _, err := s.fs.Lstat(filepath.Join(s.batchDir(id), metaFile)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.fs.Lstat(filepath.Join(s.batchDir(id), metaFile)); !errors.Is(err, fs.ErrNotExist) || s.hasResults(id) {
 		return err
 	}
 	return s.fs.RemoveAll(s.batchDir(id))

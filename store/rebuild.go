@@ -153,7 +153,7 @@ func (s *Store) misfit(id string, folders Folders) string {
 	switch {
 	case err == nil && metaErr == nil && !r.fits(m):
 		return "record of " + id + " differs from its " + metaFile
-	case errors.Is(err, ErrNotFound) && metaErr == nil && !s.isClaimed(m, folders):
+	case errors.Is(err, ErrNotFound) && metaErr == nil && (s.hasResults(id) || !s.isClaimed(m, folders)):
 		return "batch " + id + " has a folder, but no record"
 	}
 	return ""

@@ -120,6 +120,10 @@ func (s *survey) lookAtBatch(id string) {
 	r, err := s.store.Get(id)
 	_, metaErr := s.store.fs.Lstat(filepath.Join(dir, metaFile))
 	switch {
+	case errors.Is(err, ErrNotFound) && s.store.hasResults(id):
+		if _, err := s.store.Get(id); errors.Is(err, ErrNotFound) { // it was not accepted since
+			s.tell(Finding{Batch: id, Invariant: NothingLost, File: dir, Message: "has results, but the database does not know it; 'stoker state rebuild' does"})
+		}
 	case errors.Is(err, ErrNotFound) && metaErr == nil:
 		s.passing(id, dir, "was not accepted yet; its file is claimed, and the next start goes on with it")
 	case errors.Is(err, ErrNotFound) && (s.store.readOnly || s.hasClaim(id)):

@@ -56,13 +56,19 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	if err != nil {
 		return err
 	}
-	deliver, err := planDelivery(paths, f.output, a.root != "")
+	_, resumes := os.Stat(filepath.Join(onceRoot(loaded), ".state"))
+	resuming := a.root == "" && resumes == nil
+	plan, err := planDelivery(paths, f.output, a.root != "", resuming)
 	if err != nil {
 		return err
 	}
 	d, _, err := a.newDaemon(loaded)
 	if err != nil {
 		return err
+	}
+	// Results that have left the outbox were delivered: the file is to run again, but for a run that died right after.
+	runAgain := func(i int, b *api.Batch) bool {
+		return delivered(loaded.Paths.Outbox, b) && !(resuming && plan[i].isThere())
 	}
 	runCtx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -71,14 +77,14 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 		done <- d.Run(runCtx, secondSignal(ctx))
 		close(done)
 	}()
-	batches, err := a.runOnce(ctx, d, drops, loaded.Paths.Outbox, done)
+	batches, err := a.runOnce(ctx, d, drops, runAgain, done)
 	stop()
 	err = errors.Join(err, <-done)
 	if err != nil {
 		return err
 	}
 	for i, b := range batches {
-		if err := deliver[i].take(loaded.Paths.Outbox, &b); err != nil {
+		if err := plan[i].take(loaded.Paths.Outbox, &b); err != nil {
 			return err
 		}
 	}
@@ -87,7 +93,7 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 			return fmt.Errorf("clean up: %w", err)
 		}
 	}
-	return a.reportEnded(batches, func(i int) []string { return deliver[i].paths })
+	return a.reportEnded(batches, func(i int) []string { return plan[i].paths })
 }
 
 // onceConfig is the configuration with folders of its own, the same for the same files, so that a second run goes on.
@@ -100,13 +106,13 @@ func (a *app) onceConfig(paths []string, f onceFlags) (*config.Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	loaded.Inbox.Ready = config.ReadyRename // nobody but this command drops into it
 	if loaded.Origin("log.level").Source == config.FromDefault {
 		loaded.Log.Level = "warn"
 	}
 	if a.root != "" {
 		return loaded, nil
 	}
+	loaded.Inbox.Ready = config.ReadyRename // nobody but this command drops into an inbox of its own
 	root, err := a.newOnceRoot(paths)
 	if err != nil {
 		return nil, err
@@ -156,13 +162,13 @@ func (a *app) variable(name string) string {
 }
 
 // runOnce drops what was not dropped before and waits until all of it has ended.
-func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, outbox string, done <-chan error) ([]api.Batch, error) {
+func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, runAgain func(i int, b *api.Batch) bool, done <-chan error) ([]api.Batch, error) {
 	select {
 	case <-d.Running():
 	case err := <-done:
 		return nil, err
 	}
-	if err := dropMissing(d, drops, outbox); err != nil {
+	if err := dropMissing(d, drops, runAgain); err != nil {
 		return nil, err
 	}
 	p := newProgress(a.stderr)
@@ -209,9 +215,9 @@ func allArchived(batches []api.Batch) bool {
 	return !slices.ContainsFunc(batches, func(b api.Batch) bool { return !b.Archived })
 }
 
-// dropMissing drops the files that no batch was made of yet, and that do not wait from a run before. A batch whose results
-// were delivered is none to go on with: its file runs again.
-func dropMissing(d *daemon.Daemon, drops []drop, outbox string) error {
+// dropMissing drops the files that no batch was made of yet, and that do not wait from a run before, and those whose batch
+// is to run again.
+func dropMissing(d *daemon.Daemon, drops []drop, runAgain func(i int, b *api.Batch) bool) error {
 	list, err := d.Batches("")
 	if err != nil {
 		return err
@@ -227,11 +233,11 @@ func dropMissing(d *daemon.Daemon, drops []drop, outbox string) error {
 		}
 		drops[i].sha256 = sum
 		found, ended := findBatches(list, drops[i:i+1], time.Time{})
-		if len(found) > 0 && ended && delivered(outbox, &found[0]) {
+		if len(found) > 0 && ended && runAgain(i, &found[0]) {
 			drops[i].after = found[0].EndedAt
 			found = nil
 		}
-		if len(found) > 0 || claimed(drops[i].to) {
+		if len(found) > 0 || claimed(drops[i].to, sum) {
 			continue
 		}
 		if err := drops[i].copy(); err != nil {
@@ -262,15 +268,16 @@ func sweepDrops(inbox string) error {
 	return nil
 }
 
-// claimed reports whether a file was dropped by a run before: it waits in the inbox, or was claimed and not yet admitted.
-func claimed(to string) bool {
+// claimed reports whether a file with these contents was dropped by a run before: it waits in the inbox, or was claimed and not
+// yet admitted.
+func claimed(to string, sum durable.SHA256) bool {
 	inbox, name := filepath.Split(to)
 	claims, _ := fs.Glob(os.DirFS(inbox), ".processing/*/*") // not with the name: it may look like a pattern
-	_, err := os.Lstat(to)
-	return err == nil || slices.ContainsFunc(claims, func(dir string) bool {
-		_, err := os.Lstat(filepath.Join(inbox, dir, name))
-		return err == nil
-	})
+	same := func(path string) bool {
+		got, _, err := durable.Hash(durable.Local{}, path)
+		return err == nil && got == sum
+	}
+	return same(to) || slices.ContainsFunc(claims, func(dir string) bool { return same(filepath.Join(inbox, dir, name)) })
 }
 
 // delivery is where one file's results go.
@@ -281,7 +288,8 @@ type delivery struct {
 	paths  []string
 }
 
-func planDelivery(paths []string, output string, hasRoot bool) ([]delivery, error) {
+// planDelivery says where the results go. Of a run that goes on with one that died, some may be there already.
+func planDelivery(paths []string, output string, hasRoot, resumes bool) ([]delivery, error) {
 	st, err := os.Stat(output)
 	folder := len(paths) > 1 || err == nil && st.IsDir()
 	var plan []delivery
@@ -300,7 +308,7 @@ func planDelivery(paths []string, output string, hasRoot bool) ([]delivery, erro
 		default:
 			d.stem, d.output = strings.TrimSuffix(output, ".jsonl"), output
 		}
-		if err := d.check(); err != nil {
+		if err := d.check(); err != nil && !resumes {
 			return nil, err
 		}
 		plan = append(plan, d)
@@ -321,6 +329,12 @@ func (d *delivery) check() error {
 	return nil
 }
 
+// isThere reports whether all results were delivered before: the batch object comes last.
+func (d *delivery) isThere() bool {
+	_, err := os.Lstat(d.stem + store.SuffixBatch)
+	return err == nil
+}
+
 // take moves a batch's results to their place.
 func (d *delivery) take(outbox string, b *api.Batch) error {
 	d.paths = resultPaths(outbox, b)
@@ -335,12 +349,28 @@ func (d *delivery) take(outbox string, b *api.Batch) error {
 		if suffix := resultSuffix(from); suffix != store.SuffixOutput {
 			to = d.stem + suffix
 		}
-		if err := durable.Move(durable.Local{}, from, to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := deliver(from, to); err != nil {
 			return fmt.Errorf("deliver results: %w", err)
 		}
 		d.paths[i] = to
 	}
 	return nil
+}
+
+// deliver moves a file, also one that a run before had moved or copied already when it died. That neither is there is an
+// error: what was told to be there would not be.
+func deliver(from, to string) error {
+	err := durable.Move(durable.Local{}, from, to)
+	_, there := os.Lstat(to)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && there == nil:
+		return nil // a run before did
+	case errors.Is(err, fs.ErrExist):
+		if same, hashErr := durable.SameContents(durable.Local{}, from, to); hashErr == nil && same {
+			return os.Remove(from)
+		}
+	}
+	return err
 }
 
 func resultSuffix(path string) string {

@@ -126,8 +126,19 @@ func New(o Options) *Dispatcher {
 	return &Dispatcher{
 		o: o, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
 		drain: make(chan time.Duration, 2), done: make(chan struct{}), committed: make(chan commitResult, 1),
-		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: maxOpen, lineLimit: store.MaxPayload,
+		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: openLimit(), lineLimit: store.MaxPayload,
 	}
+}
+
+// openLimit is maxOpen, or what the process's limit of open files leaves for batches: each may hold five while it is
+// published, and the rest of stoker some dozens.
+func openLimit() int {
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return maxOpen
+	}
+	const others, each = 96, 5
+	return int(min(maxOpen, max(1, (int64(min(files.Cur, 1<<20))-others)/each)))
 }
 
 // Admit adds a batch that the store has accepted.

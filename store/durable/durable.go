@@ -4,6 +4,7 @@
 package durable
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -120,7 +121,8 @@ const MovePrefix = ".stoker-move-"
 
 // moveAcross leaves the original where it is until the copy is durable under its name.
 func moveAcross(fsys FS, from, to string) error {
-	tmp := filepath.Join(filepath.Dir(to), MovePrefix+filepath.Base(filepath.Dir(from))+".tmp")
+	// Others may move files of the same name here at the same time.
+	tmp := filepath.Join(filepath.Dir(to), MovePrefix+rand.Text()+".tmp")
 	err := Copy(fsys, from, tmp)
 	if err == nil {
 		err = fsys.RenameNew(tmp, to)
