@@ -53,12 +53,36 @@ func makeFolders(c *config.Config, log *zerolog.Logger) (missing []string, err e
 			return nil, fmt.Errorf("create folder: %w", err)
 		}
 	}
-	return missing, nil
+	return missing, apart(append([]string{p.State, p.Inbox}, folders...))
 }
 
-// makeMissing tries again to make the folders that could not be made at the start. One whose share hangs is made by the try
-// that hangs.
+// apart refuses folders that are one and the same under two names, by links or mounts: results would be taken for inputs.
+// One that cannot be looked at now is passed over.
+func apart(folders []string) error {
+	type seen struct {
+		dir string
+		st  os.FileInfo
+	}
+	var all []seen
+	for _, dir := range folders {
+		st, err := share.Soon(func() (os.FileInfo, error) { return os.Stat(dir) })
+		if err != nil {
+			continue
+		}
+		for _, other := range all {
+			if other.dir != dir && os.SameFile(st, other.st) {
+				return fmt.Errorf("%w: %s and %s are the same", ErrBadPath, other.dir, dir)
+			}
+		}
+		all = append(all, seen{dir, st})
+	}
+	return nil
+}
+
+// makeMissing tries again to make the folders that could not be made at the start, and those that somebody removed since. One
+// whose share hangs is made by the try that hangs.
 func (d *Daemon) makeMissing() {
+	d.missing = append(d.missing, d.removed()...)
 	if len(d.missing) == 0 {
 		return
 	}
@@ -82,6 +106,22 @@ func makeAll(folders []string) []error {
 	}
 	all.Wait()
 	return errs
+}
+
+// removed returns the shared folders that are not there any more. Where they must be mounted, that is a mount's to mend.
+func (d *Daemon) removed() (gone []string) {
+	p := &d.o.Config.Paths
+	if d.o.Config.Inbox.RequireMount {
+		return nil
+	}
+	for _, dir := range []string{p.Inbox, p.Outbox, p.Archive} {
+		_, err := share.Soon(func() (os.FileInfo, error) { return d.shares.Stat(dir) })
+		if errors.Is(err, os.ErrNotExist) && !slices.Contains(d.missing, dir) {
+			d.o.Logger.Warn().Str("folder", dir).Msg("somebody removed it; making it again")
+			gone = append(gone, dir)
+		}
+	}
+	return gone
 }
 
 // troublesEvery is how often shares are looked at for the log.

@@ -97,11 +97,11 @@ func (r *rebuild) run(ctx context.Context, force bool) (err error) {
 	if err := r.moveAside(); err != nil {
 		return err
 	}
-	if err := durable.Move(durable.Local{}, tmp, r.report.Database); err != nil {
+	if err := os.Rename(tmp, r.report.Database); err != nil {
 		return err
 	}
 	r.report.Rebuilt = true
-	return nil
+	return durable.SyncDir(durable.Local{}, filepath.Dir(tmp))
 }
 
 // diagnose says what is wrong with the database.
@@ -428,7 +428,8 @@ func (r *rebuild) findClaims() error {
 	return nil
 }
 
-// moveAside gives the old database, if there is one, a name that says what it is.
+// moveAside gives the old database, if there is one, a name that says what it is. It keeps the other one until the new
+// database takes it, so that a crash in between does not leave the state without any.
 func (r *rebuild) moveAside() error {
 	base := r.report.Database + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
 	for n := 1; ; n++ {
@@ -436,7 +437,7 @@ func (r *rebuild) moveAside() error {
 		if n > 1 {
 			aside += "~" + strconv.Itoa(n)
 		}
-		err := durable.Move(durable.Local{}, r.report.Database, aside)
+		err := os.Link(r.report.Database, aside)
 		switch {
 		case err == nil:
 			r.report.Aside = aside

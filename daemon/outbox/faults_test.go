@@ -3,8 +3,11 @@ package outbox
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,5 +136,35 @@ func TestHungOutbox(t *testing.T) {
 		close(release)
 		r.pass(time.Second)
 		r.wantEnded(2)
+	})
+}
+
+// Results that somebody took as soon as they were complete do not appear again, though the share fails once after that.
+func TestTakenBeforeTheLastSync(t *testing.T) {
+	bubble(t, func(r *rig) {
+		share := faultfs.New(durable.Local{})
+		var taken atomic.Bool
+		share.Set(func(o faultfs.Op, _ string) error {
+			if o != faultfs.SyncDir {
+				return nil
+			}
+			if _, err := os.Lstat(filepath.Join(r.o.Dir, "x.batch.json")); err != nil || taken.Swap(true) {
+				return nil
+			}
+			if err := os.Rename(r.o.Dir, r.o.Dir+" taken"); err != nil {
+				t.Error(err)
+			}
+			if err := os.Mkdir(r.o.Dir, 0o775); err != nil {
+				t.Error(err)
+			}
+			return unix.EIO
+		})
+		b := r.complete("", "x.jsonl", three...)
+		r.o.FS, r.o.Notes = share, false
+		r.run()
+		r.finish(b)
+		r.pass(time.Minute)
+		r.wantEnded(1)
+		r.wantFiles()
 	})
 }

@@ -37,7 +37,8 @@ type Options struct {
 
 // Publisher publishes one batch after another, in the goroutine of Run.
 type Publisher struct {
-	o Options
+	o         Options
+	installed map[*store.Batch]bool // whose files have their names, but which have not ended. Only used by the goroutine of Run
 
 	mu      sync.Mutex
 	queue   []*store.Batch
@@ -53,7 +54,7 @@ func New(o Options) *Publisher {
 	if o.FS == nil {
 		o.FS = durable.Local{}
 	}
-	return &Publisher{o: o, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &Publisher{o: o, installed: map[*store.Batch]bool{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // Finish queues a batch whose every request has its durable record. It does not block.
@@ -248,6 +249,7 @@ func (p *Publisher) publish(b *store.Batch) error {
 	if err := b.End(); err != nil {
 		return err
 	}
+	delete(p.installed, b)
 	progress := b.Progress()
 	p.o.Logger.Info().Str("batch", b.Meta.ID).Str("state", string(b.Record.State)).Str("name", b.Record.Published.String()).
 		Uint32("completed", progress.Completed).Uint32("failed", progress.Failed).Uint32("redone", progress.Redone).Msg("batch has ended")
@@ -288,20 +290,32 @@ func (e *edition) publish() error {
 			return err
 		}
 	}
-	for {
-		err := e.install()
-		if err == nil {
-			break
-		}
-		if err := e.mend(err); err != nil {
-			return err
-		}
+	if err := e.installAll(); err != nil {
+		return err
 	}
 	faults.Crash("publish.installed")
 	if err := e.sweep(); err != nil {
 		return err
 	}
 	return onShare(durable.SyncDir(e.p.o.FS, e.dir))
+}
+
+// installAll gives the files their names, once: from then on somebody may take them away, however often the rest of the
+// publication has to be tried.
+func (e *edition) installAll() error {
+	if e.p.installed[e.b] {
+		return nil
+	}
+	for {
+		err := e.install()
+		if err == nil {
+			e.p.installed[e.b] = true
+			return nil
+		}
+		if err := e.mend(err); err != nil {
+			return err
+		}
+	}
 }
 
 // NameTaken reports whether the outbox has a result file of this name.

@@ -197,6 +197,9 @@ func (r *runner) table() error {
 
 // provoke runs stoker with a planted bug. It must be noticed, which is an error here: the suites are red.
 func (r *runner) provoke(mutant string, only *regexp.Regexp) error {
+	if known, err := exec.Command("git", "grep", "-qF", fmt.Sprintf("faults.Planted(%q)", mutant), "--", "*.go").CombinedOutput(); err != nil {
+		return fmt.Errorf("no bug of the name %s is planted anywhere: %w %s", mutant, err, known)
+	}
 	for _, s := range provocations {
 		if !only.MatchString(s.name) {
 			continue
