@@ -129,7 +129,7 @@ func (s *Scheduler) plain(name string) string {
 var polynomial = crc64.MakeTable(crc64.ECMA)
 
 // maxTrace bounds what is kept of what happened.
-const maxTrace = 2000
+const maxTrace = 200
 
 // record notes what happened, to be told if it went wrong.
 func (s *Scheduler) record(name string, err error) {
