@@ -404,3 +404,39 @@ func TestOpenState(t *testing.T) {
 		t.Errorf("instance %s became %s", instance, s.Instance())
 	}
 }
+
+// A database that is older than its batches, put back from a copy, has none of their results removed: it is to be rebuilt.
+func TestOlderDatabase(t *testing.T) {
+	w := openWorld(t)
+	db := filepath.Join(w.Dir(), dbName)
+	older, err := os.ReadFile(db)
+	must(t, err)
+	a := w.drop("x.jsonl", lines(3))
+	b := w.open(w.admit(a).ID)
+	w.record(b, 0, "kept")
+	must(t, errors.Join(b.Close(), w.Close(), os.WriteFile(db, older, 0o600)))
+	s, err := Open(w.Dir())
+	must(t, err)
+	w.Store = s
+	if _, err := w.Admit(context.Background(), a); !errors.Is(err, ErrDamagedDB) {
+		t.Errorf("admitted again: %v", err)
+	}
+	report, err := w.Verify(context.Background(), "", w.folders())
+	must(t, err)
+	if !report.Broken() {
+		t.Error("verify sees nothing wrong")
+	}
+	must(t, w.Close())
+	if _, err := Rebuild(context.Background(), w.Dir(), w.folders(), false); err != nil {
+		t.Fatal(err)
+	}
+	s, err = Open(w.Dir())
+	must(t, err)
+	w.Store = s
+	if b := w.open(a.ID); !b.Progress().Has(0) {
+		t.Error("the result is gone")
+	} else {
+		must(t, b.Close())
+	}
+	w.finish(a.ID, life{})
+}
