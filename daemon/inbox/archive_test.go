@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,5 +125,29 @@ func TestTwinsAtOnce(t *testing.T) {
 			t.Errorf("admitted are %+v", r.admitted)
 		}
 		r.wantTree("archive", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
+	})
+}
+
+// A duplicate whose move succeeded, though its sync did not, gets its note all the same.
+func TestSetAsideInTwoTries(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var failed atomic.Bool
+		disk := faultfs.New(durable.Local{})
+		disk.Set(func(op faultfs.Op, path string) error {
+			if _, err := os.Lstat(filepath.Join(r.o.Archive, "duplicate", "x.jsonl")); op == faultfs.SyncDir && err == nil && !failed.Swap(true) {
+				return unix.EIO
+			}
+			return nil
+		})
+		r.o.FS = disk
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		r.write("x.jsonl", line)
+		r.pass(5 * time.Minute)
+		r.wantTree("archive", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
+		if !failed.Load() {
+			t.Error("nothing failed")
+		}
 	})
 }

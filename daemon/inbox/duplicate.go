@@ -47,7 +47,9 @@ func (a *archiver) setAsideOne(c *claim) error {
 		}
 		to, err := a.in.move(a.in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
 		if err != nil && a.in.isGone(c.id, c.name) {
-			return a.in.syncArchive("duplicate", c.queue)
+			if to, err = a.in.wentTo(c.id); to == "" || err != nil {
+				return errors.Join(err, a.in.syncArchive("duplicate", c.queue)) // somebody took it away
+			}
 		}
 		if err != nil {
 			return durable.Full(a.in.o.Archive, c.print.size, err)
@@ -97,6 +99,15 @@ func (in *Inbox) dropHalfSetAside(id, queue string) error {
 	}
 	half := filepath.Join(in.o.Archive, "duplicate", queue, durable.MovePrefix+id+".tmp")
 	return ignoreMissing(in.o.FS.Remove(half))
+}
+
+// wentTo is where a duplicate is that an attempt before moved away, and could not say so; "" if there is none.
+func (in *Inbox) wentTo(id string) (string, error) {
+	c, err := in.movedDuplicate(id)
+	if c == nil || err != nil {
+		return "", err
+	}
+	return c.duplicate.moved, nil
 }
 
 // movedDuplicate returns a claim whose file was moved away as a duplicate before a crash, and has no note yet; nil if
