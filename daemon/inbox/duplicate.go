@@ -97,7 +97,7 @@ func (in *Inbox) dropHalfSetAside(id, queue string) error {
 	if _, err := in.o.FS.Lstat(in.claimPath(id, duplicateFile)); err != nil {
 		return ignoreMissing(err)
 	}
-	half := filepath.Join(in.o.Archive, "duplicate", queue, durable.MovePrefix+id+".tmp")
+	half := moveTemp(id, filepath.Join(in.o.Archive, "duplicate", queue))
 	return ignoreMissing(in.o.FS.Remove(half))
 }
 

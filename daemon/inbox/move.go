@@ -28,7 +28,7 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, 
 	if to, err := in.copied(from); err != nil {
 		return "", err
 	} else if to != "" {
-		return to, errors.Join(ignoreMissing(in.o.FS.Remove(moveTemp(from, to))), in.endOriginal(from, to))
+		return to, errors.Join(ignoreMissing(in.o.FS.Remove(moveTemp(filepath.Base(filepath.Dir(from)), filepath.Dir(to)))), in.endOriginal(from, to))
 	}
 	for n := 1; ; n++ {
 		to := filepath.Join(dir, numbered(string(name), n))
@@ -67,7 +67,7 @@ func (in *Inbox) moveAcross(from, to string) error {
 	if _, err := in.o.FS.Lstat(to); err == nil {
 		return fs.ErrExist
 	}
-	tmp := moveTemp(from, to)
+	tmp := moveTemp(filepath.Base(filepath.Dir(from)), filepath.Dir(to))
 	name, err := filepath.Rel(in.o.Archive, to)
 	if err == nil {
 		err = durable.Copy(in.o.FS, from, tmp)
@@ -86,8 +86,8 @@ func (in *Inbox) moveAcross(from, to string) error {
 }
 
 // moveTemp is the copy's name while it is made: what a crash leaves behind is known by the batch's id.
-func moveTemp(from, to string) string {
-	return filepath.Join(filepath.Dir(to), durable.MovePrefix+filepath.Base(filepath.Dir(from))+".tmp")
+func moveTemp(id, dir string) string {
+	return filepath.Join(dir, durable.MovePrefix+id+".tmp")
 }
 
 // endOriginal removes a file once its copy's name is durable.

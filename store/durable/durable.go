@@ -116,7 +116,7 @@ func Move(fsys FS, from, to string) error {
 	return SyncDir(fsys, filepath.Dir(from))
 }
 
-// MovePrefix begins the name of a copy under way; the name of the folder that it comes from follows.
+// MovePrefix begins the name of a copy under way. What follows tells copies apart: chance here, a batch's id in the archive.
 const MovePrefix = ".stoker-move-"
 
 // moveAcross leaves the original where it is until the copy is durable under its name.
