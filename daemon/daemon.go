@@ -109,7 +109,7 @@ func (d *Daemon) outboxOptions() (outbox.Options, error) {
 
 func (d *Daemon) inboxOptions() (inbox.Options, error) {
 	c := d.o.Config
-	remote, err := isRemote(c)
+	remote, err := isRemote(c, d.missing)
 	if err != nil {
 		return inbox.Options{}, err
 	}

@@ -53,7 +53,8 @@ func makeFolders(c *config.Config, log *zerolog.Logger) (missing []string, err e
 			return nil, fmt.Errorf("create folder: %w", err)
 		}
 	}
-	return missing, apart(append([]string{p.State, p.Inbox}, folders...))
+	looked := slices.DeleteFunc(append([]string{p.State, p.Inbox}, folders...), func(dir string) bool { return slices.Contains(missing, dir) })
+	return missing, apart(looked)
 }
 
 // apart refuses folders that are one and the same under two names, by links or mounts: results would be taken for inputs.
@@ -156,7 +157,10 @@ func isShareFault(err error) bool {
 
 // isRemote reports whether the inbox is on a network filesystem. One that cannot be looked at now is taken for one: that
 // only makes stoker slower to take its files.
-func isRemote(c *config.Config) (bool, error) {
+func isRemote(c *config.Config, missing []string) (bool, error) {
+	if slices.Contains(missing, c.Paths.Inbox) {
+		return true, nil
+	}
 	remote, err := share.Soon(func() (bool, error) { return inbox.IsShare(c.Paths.Inbox) })
 	if err != nil && (c.Inbox.RequireMount || isShareFault(err)) {
 		return true, nil

@@ -55,7 +55,7 @@ func (d *Dispatcher) lose(lost engine.Lost) error {
 		d.takeBack(flights)
 		return nil
 	}
-	d.o.Logger.Warn().Int("requests", len(flights)).Str("reason", lost.Reason).Msg("requests in flight run again")
+	d.o.Logger.Warn().Int("requests", len(flights)).Uint64("completed", d.totals.Completed).Str("reason", lost.Reason).Msg("requests in flight run again")
 	for _, f := range flights {
 		if err := d.blame(f, len(flights) == 1); err != nil {
 			return err
@@ -127,7 +127,8 @@ func (d *Dispatcher) halve(group []*flight) error {
 
 func (d *Dispatcher) giveUp(f *flight) error {
 	d.totals.Quarantined++
-	d.o.Logger.Error().Str("batch", f.run.id).Int64("line", f.req.Line).Int("deaths", f.deaths).Msg("request brings the engine down; given up")
+	d.o.Logger.Error().Str("batch", f.run.id).Int64("line", f.req.Line).Int("deaths", f.deaths).
+		Uint64("completed", d.totals.Completed).Msg("request brings the engine down; given up")
 	return d.recordFailure(f.run, f.seq, &f.req.Ref, batchfile.Failure{
 		Code:    batchfile.CodeEngineCrashed,
 		Message: fmt.Sprintf("the engine died %d times while it held this request, %d times with nothing else", f.deaths, f.alone),

@@ -1,9 +1,9 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -27,16 +27,23 @@ func TestPoison(t *testing.T) {
 	}
 	h.Start()
 	began := time.Now()
-	seen, err := watchIsolation(h)
-	if err := errors.Join(err, h.AwaitIdle()); err != nil {
+	if err := h.AwaitIdle(); err != nil {
 		t.Fatal(err)
+	}
+	log, err := os.ReadFile(h.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, err := rig.ReadIsolation(log)
+	if err != nil {
+		t.Error(err)
 	}
 	s, _ := rig.Report[rig.Status](h, "status")
 	bound := int(math.Ceil(math.Log2(inFlight))) + 3
 	if s.Engine.Restarts > bound || s.Engine.Restarts == 0 {
 		t.Errorf("%d restarts, want at least one and at most %d", s.Engine.Restarts, bound)
 	}
-	if seen.answered == 0 {
+	if seen.Answered == 0 {
 		t.Error("no other line was answered between the first death and the end of the poisonous one")
 	}
 	if err := h.End(inputs...); err != nil {
@@ -48,39 +55,10 @@ func TestPoison(t *testing.T) {
 	}
 	v, _ := h.Verify()
 	figures.Report(t, figures.Figures{
-		Suite: "poison line", Count: 1, Lost: tally.Lost, Doubled: tally.Doubled, Redone: seen.redone, Seconds: int(time.Since(began).Seconds()),
+		Suite: "poison line", Count: 1, Lost: tally.Lost, Doubled: tally.Doubled, Redone: seen.Redone, Seconds: int(time.Since(began).Seconds()),
 		Note: fmt.Sprintf("%d restarts with %d in flight, bound %d; %d other lines answered between the first death and the quarantine; %d redone in all",
-			s.Engine.Restarts, inFlight, bound, seen.answered, v.Redone),
+			s.Engine.Restarts, inFlight, bound, seen.Answered, v.Redone),
 	})
-}
-
-// isolation is what was seen of the search for a poisonous line.
-type isolation struct {
-	answered int // other lines, between the engine's first death and the quarantine
-	redone   int // the most lines that one death made run again
-}
-
-// watchIsolation waits for the quarantine of a line.
-func watchIsolation(h *rig.Home) (seen isolation, err error) {
-	first, before := -1, rig.Status{}
-	err = h.Await("the quarantine", func() bool {
-		s, code := rig.Report[rig.Status](h, "status")
-		if code != 0 || s.Engine.Restarts == 0 {
-			return false
-		}
-		if s.Engine.Restarts == before.Engine.Restarts+1 {
-			seen.redone = max(seen.redone, s.Dispatch.Totals.Redone-before.Dispatch.Totals.Redone)
-		}
-		if before = s; s.Dispatch.Totals.Quarantined > 0 {
-			return true
-		}
-		if first < 0 {
-			first = s.Dispatch.Totals.Completed
-		}
-		seen.answered = s.Dispatch.Totals.Completed - first
-		return false
-	})
-	return seen, err
 }
 
 // TestHang proves that an engine which falls silent is replaced, and what silenced it is given up.

@@ -39,8 +39,8 @@ const few = 4
 // resumes ends the hanging, and checks that callers did not pile up.
 func resumes(t testing.TB, s *share) {
 	t.Helper()
-	if n := s.hanging(); n > few {
-		t.Errorf("%d operations hang", n)
+	if hang := s.hanging(); len(hang) > few {
+		t.Errorf("%d operations hang: %q", len(hang), hang)
 	}
 	s.resume()
 }

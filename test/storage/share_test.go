@@ -3,6 +3,7 @@ package storage
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,7 +22,7 @@ type share struct {
 
 	mu    sync.Mutex
 	rule  func(op) error
-	held  int           // operations that hang
+	held  []op          // operations that hang
 	going chan struct{} // closed when nothing hangs
 }
 
@@ -93,11 +94,11 @@ func (s *share) resume() {
 	}
 }
 
-// hanging is how many operations hang.
-func (s *share) hanging() int {
+// hanging are the operations that hang.
+func (s *share) hanging() []op {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.held
+	return slices.Clone(s.held)
 }
 
 func (s *share) path(name string) string { return filepath.Join(s.dir, name) }
@@ -106,11 +107,12 @@ func (s *share) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *share) ask(o op) fuse.Status {
 	s.mu.Lock()
 	going, rule := s.going, s.rule
-	s.held++
+	s.held = append(s.held, o)
 	s.mu.Unlock()
 	<-going
 	s.mu.Lock()
-	s.held--
+	i := slices.Index(s.held, o)
+	s.held = slices.Delete(s.held, i, i+1)
 	s.mu.Unlock()
 	if rule == nil {
 		return fuse.OK
