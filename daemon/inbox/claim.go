@@ -43,8 +43,8 @@ func (in *Inbox) claimPath(id string, name store.FileName) string {
 	return filepath.Join(in.processing(), id, string(name))
 }
 
-// takeReady claims the files that are complete.
-func (in *Inbox) takeReady() {
+// takeReady claims the files that are complete. The first of many are copied meanwhile.
+func (in *Inbox) takeReady(ctx context.Context) {
 	var ready []fileKey
 	for k, f := range in.files {
 		if f.ready {
@@ -68,8 +68,10 @@ func (in *Inbox) takeReady() {
 		}
 		delete(in.files, k)
 		if c != nil {
-			in.claims[c.id] = c
+			in.claims = append(in.claims, c)
 		}
+		in.takeAdmitted(ctx)
+		in.admitClaims(ctx)
 	}
 }
 
@@ -168,7 +170,7 @@ type admission struct {
 
 // admitClaims goes on with the claims that are due.
 func (in *Inbox) admitClaims(ctx context.Context) {
-	for _, c := range in.sortedClaims() {
+	for _, c := range slices.Clone(in.claims) {
 		if len(in.admitting) >= maxAdmissions || ctx.Err() != nil {
 			return
 		}
@@ -200,7 +202,10 @@ func (in *Inbox) fits(c *claim) bool {
 
 // setAside hands a duplicate to the archiver.
 func (in *Inbox) setAside(c *claim) {
-	c.leaving, c.reason = true, "is set aside: the same file is batch "+c.duplicate.of
+	c.leaving = true
+	if c.tries == 0 { // else it says what went wrong
+		c.reason = "is set aside: the same file is batch " + c.duplicate.of
+	}
 	in.archiver.setAside(c)
 }
 
@@ -244,16 +249,6 @@ func (in *Inbox) admit(ctx context.Context, c *claim) {
 	}()
 }
 
-// sortedClaims returns the claims in the order in which they were made.
-func (in *Inbox) sortedClaims() []*claim {
-	all := make([]*claim, 0, len(in.claims))
-	for _, c := range in.claims {
-		all = append(all, c)
-	}
-	slices.SortFunc(all, func(a, b *claim) int { return cmp.Or(a.since.Compare(b.since), strings.Compare(a.id, b.id)) })
-	return all
-}
-
 func (in *Inbox) admissionOf(c *claim) store.Admission {
 	return store.Admission{
 		ID: c.id, FS: in.o.FS, Path: in.claimPath(c.id, c.name), Queue: c.queue, Defaults: in.o.Defaults(c.queue), MaxLine: in.o.MaxLine,
@@ -280,7 +275,7 @@ func (in *Inbox) admitted(a admission) {
 	var duplicate *store.Duplicate
 	switch {
 	case a.err == nil:
-		delete(in.claims, c.id)
+		in.forget(c)
 		in.o.Admitted(a.record)
 	case errors.As(a.err, &duplicate):
 		c.duplicate = &setAside{of: duplicate.Of}
@@ -304,9 +299,13 @@ func (in *Inbox) admitted(a admission) {
 
 // release forgets a claim whose file has left .processing.
 func (in *Inbox) release(c *claim) {
-	delete(in.claims, c.id)
+	in.forget(c)
 	in.giveBackRest(c.id, c.queue)
 	in.dropClaimDir(c.id)
+}
+
+func (in *Inbox) forget(c *claim) {
+	in.claims = slices.DeleteFunc(in.claims, func(other *claim) bool { return other == c })
 }
 
 // awaitRest gives a file that ends early the time that one in the inbox gets for its last newline, counted from its last

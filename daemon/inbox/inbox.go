@@ -64,10 +64,12 @@ type Inbox struct {
 	strays    []Waiting // under .processing
 	strayed   []Waiting // as of the look before
 	foreign   []Foreign
-	claims    map[string]*claim // by batch id, until admitted
-	admitting map[fileKey]bool  // claims that are being copied, by what they were called
+	claims    []*claim         // until they are admitted, the oldest first
+	admitting map[fileKey]bool // claims that are being copied, by what they were called
 	results   chan admission
 	known     map[string]bool    // claims that are batches by now, as of the last look
+	looked    time.Time          // when the last look was
+	stale     bool               // something may have changed since
 	problem   string             // why the inbox cannot be read
 	lacks     *durable.FullError // the least that files wait for; nil if none does
 	held      int                // how many do
@@ -129,7 +131,7 @@ func New(o Options) *Inbox {
 	if o.Watch == nil {
 		o.Watch = func() Watcher { return blind{} }
 	}
-	in := &Inbox{o: o, files: map[fileKey]*file{}, claims: map[string]*claim{}, admitting: map[fileKey]bool{}, results: make(chan admission)}
+	in := &Inbox{o: o, files: map[fileKey]*file{}, admitting: map[fileKey]bool{}, results: make(chan admission)}
 	in.archiver = newArchiver(in)
 	return in
 }
@@ -146,7 +148,7 @@ func (in *Inbox) Status() Status {
 	return s
 }
 
-// debounce is how long a scan waits for more events.
+// debounce is how long a look waits for more events, and news of claims for more of them.
 const debounce = 100 * time.Millisecond
 
 // Run takes files until the context ends. Faults of the shares are reported in Status and waited out.
@@ -161,12 +163,9 @@ func (in *Inbox) Run(ctx context.Context) {
 	next := alarm{timer: time.NewTimer(0), at: time.Now()}
 	defer next.timer.Stop()
 	for {
-		select {
-		case r := <-in.results: // before all else: it makes room for the next one
-			in.admitted(r)
-			next.within(0)
+		if in.takeAdmitted(ctx) {
+			next.within(debounce)
 			continue
-		default:
 		}
 		select {
 		case <-ctx.Done():
@@ -174,17 +173,35 @@ func (in *Inbox) Run(ctx context.Context) {
 			<-archived
 			return
 		case <-in.watch.Dirty():
+			in.stale = true
 			next.within(debounce)
 		case r := <-in.results:
-			in.admitted(r)
-			next.within(0)
+			in.makeRoom(ctx, r)
+			next.within(debounce)
 		case d := <-in.archiver.left:
 			in.departed(d)
-			next.within(0)
+			next.within(debounce)
 		case <-next.timer.C:
 			next.set(in.round(ctx))
 		}
 	}
+}
+
+// takeAdmitted deals with an admission that has ended, if there is one, before all else.
+func (in *Inbox) takeAdmitted(ctx context.Context) bool {
+	select {
+	case r := <-in.results:
+		in.makeRoom(ctx, r)
+		return true
+	default:
+		return false
+	}
+}
+
+// makeRoom deals with an admission that has ended, and begins the next one.
+func (in *Inbox) makeRoom(ctx context.Context, r admission) {
+	in.admitted(r)
+	in.admitClaims(ctx)
 }
 
 // alarm is a timer that can be set earlier, but not put off: events that do not end must not keep a scan from coming.
@@ -204,18 +221,29 @@ func (a *alarm) within(d time.Duration) {
 	}
 }
 
-// round looks at everything once and returns when to look again.
+// round looks at the inbox if it is time to, goes on with what is claimed, and returns when to come again. A look costs as
+// much as there are files and claims, so that what becomes of one of them is no reason for one.
 func (in *Inbox) round(ctx context.Context) time.Duration {
-	in.findClaims()
-	err := in.scan()
-	if err == nil {
-		in.takeReady()
+	if in.stale || time.Since(in.looked) >= in.nextLook() {
+		in.look(ctx)
 	}
-	in.note(err)
 	in.admitClaims(ctx)
 	in.noteRoom()
 	in.report()
 	return in.nextRound()
+}
+
+// look finds what is claimed, sees what lies in the inbox, and takes what is complete.
+func (in *Inbox) look(ctx context.Context) {
+	in.looked, in.stale = time.Now(), false
+	err := in.findClaims()
+	if err == nil {
+		err = in.scan()
+	}
+	if err == nil {
+		in.takeReady(ctx)
+	}
+	in.note(err)
 }
 
 // note takes down why the inbox cannot be read, and says it once.
@@ -265,18 +293,24 @@ func (in *Inbox) hold(lacks *durable.FullError) {
 // shortest bounds how often the inbox is looked at.
 const shortest = 10 * time.Millisecond
 
-// nextRound is when the first file may be complete, at the latest the next regular scan.
-func (in *Inbox) nextRound() time.Duration {
+// nextLook is how long after the last look the first file may be complete, at the latest the next regular scan.
+func (in *Inbox) nextLook() time.Duration {
 	wait := in.o.Rescan
 	if !in.watch.Alive() || in.problem != "" || in.lacks != nil {
 		wait = in.o.PollEvery
 	}
-	now := time.Now()
 	for _, f := range in.files {
 		if !f.due.IsZero() {
-			wait = min(wait, f.due.Sub(now))
+			wait = min(wait, f.due.Sub(in.looked))
 		}
 	}
+	return wait
+}
+
+// nextRound is when the next look is due, or the first claim.
+func (in *Inbox) nextRound() time.Duration {
+	now := time.Now()
+	wait := in.nextLook() - now.Sub(in.looked)
 	for _, c := range in.claims {
 		if !c.admitting && !c.leaving && in.mayAdmit(c) {
 			wait = min(wait, c.due.Sub(now))

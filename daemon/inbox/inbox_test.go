@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -273,6 +274,32 @@ func TestUnreadableInbox(t *testing.T) {
 		r.want("q/x.jsonl")
 		if s := r.inbox.Status(); s.Problem != "" {
 			t.Errorf("problem is %s", s.Problem)
+		}
+	})
+}
+
+// What becomes of one of many files is no reason to look at all of them again.
+func TestManyFilesTakeFewLooks(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var looks atomic.Int64
+		watched := faultfs.New(durable.Local{})
+		watched.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.ReadDir && path == r.path() {
+				looks.Add(1)
+			}
+			return nil
+		})
+		r.o.FS = watched
+		for i := range 100 {
+			r.write(fmt.Sprintf("%d.jsonl", i), line)
+		}
+		r.run()
+		r.pass(10 * time.Second)
+		if n := len(r.names()); n != 100 {
+			t.Errorf("%d of 100 files are taken", n)
+		}
+		if n := looks.Load(); n > 10 {
+			t.Errorf("the inbox was looked at %d times", n)
 		}
 	})
 }

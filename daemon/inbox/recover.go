@@ -16,18 +16,20 @@ import (
 
 // findClaims finds what a crash left claimed, also on a share that came back only later. Batches that the store knows go
 // on without the inbox; what it does not know is admitted under the id that it was claimed with.
-func (in *Inbox) findClaims() {
+func (in *Inbox) findClaims() error {
 	dirs, err := in.o.FS.ReadDir(in.processing())
 	if ignoreMissing(err) != nil {
-		in.o.Logger.Warn().Err(err).Msg("cannot read claims")
-		return
+		return fmt.Errorf("read claims: %w", err)
 	}
-	known := map[string]bool{}
+	known, claimed := map[string]bool{}, map[string]bool{}
+	for _, c := range in.claims {
+		claimed[c.id] = true
+	}
 	in.strayed, in.strays = in.strays, nil
 	for _, d := range dirs {
 		id := d.Name()
 		switch {
-		case in.claims[id] != nil || IsIgnored(id) || faults.Planted("claim-forgotten"):
+		case claimed[id] || IsIgnored(id) || faults.Planted("claim-forgotten"):
 		case !d.IsDir() || !store.ValidID(id):
 			in.stray(id, "stoker did not put it there")
 		case in.known[id] || in.isBatch(id):
@@ -37,6 +39,7 @@ func (in *Inbox) findClaims() {
 		}
 	}
 	in.known = known
+	return nil
 }
 
 // isBatch reports whether a claim became a batch. When in doubt it did: admitting it again would begin it anew.
@@ -58,7 +61,7 @@ func (in *Inbox) findClaim(id string) {
 	default:
 		in.dropOldName(c)
 		in.o.Logger.Info().Str("batch", id).Str("name", c.name.String()).Msg("found claimed without a record; going on with it")
-		in.claims[id] = c
+		in.claims = append(in.claims, c)
 	}
 }
 

@@ -80,7 +80,7 @@ func (in *Inbox) scan() error {
 			in.ignore("", e.Name(), "a queue's name must be UTF-8")
 		}
 	}
-	in.look("", root, round)
+	in.sort("", root, round)
 	for _, q := range queues {
 		in.watch.Follow(filepath.Join(in.o.Dir, q))
 		entries, err := in.o.FS.ReadDir(filepath.Join(in.o.Dir, q))
@@ -89,7 +89,7 @@ func (in *Inbox) scan() error {
 			in.keep(q, round)
 			continue
 		}
-		in.look(q, entries, round)
+		in.sort(q, entries, round)
 	}
 	for k := range in.files {
 		if !round[k] {
@@ -107,7 +107,8 @@ func (in *Inbox) keep(queue string, round map[fileKey]bool) {
 	}
 }
 
-func (in *Inbox) look(queue string, entries []fs.DirEntry, round map[fileKey]bool) {
+// sort tells what a folder holds: batch files, and what is none.
+func (in *Inbox) sort(queue string, entries []fs.DirEntry, round map[fileKey]bool) {
 	for _, e := range entries {
 		name := e.Name()
 		switch {
