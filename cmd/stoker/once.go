@@ -52,7 +52,7 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	if err := loaded.CheckRunnable(); err != nil {
 		return err
 	}
-	drops, err := planDrops(paths, loaded.Paths.Inbox, submitFlags{})
+	drops, err := planDrops(paths, &loaded.Config, submitFlags{})
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 		done <- d.Run(runCtx, secondSignal(ctx))
 		close(done)
 	}()
-	batches, err := a.runOnce(ctx, d, drops, runAgain, done)
+	batches, err := a.runOnce(ctx, d, inboxShare(&loaded.Config), drops, runAgain, done)
 	stop()
 	err = errors.Join(err, <-done)
 	if err != nil {
@@ -162,13 +162,13 @@ func (a *app) variable(name string) string {
 }
 
 // runOnce drops what was not dropped before and waits until all of it has ended.
-func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, runAgain func(i int, b *api.Batch) bool, done <-chan error) ([]api.Batch, error) {
+func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, shared durable.FS, drops []drop, runAgain func(i int, b *api.Batch) bool, done <-chan error) ([]api.Batch, error) {
 	select {
 	case <-d.Running():
 	case err := <-done:
 		return nil, err
 	}
-	if err := dropMissing(d, drops, runAgain); err != nil {
+	if err := dropMissing(d, shared, drops, runAgain); err != nil {
 		return nil, err
 	}
 	p := newProgress(a.stderr)
@@ -193,7 +193,7 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, drops []drop, runAg
 		if err != nil {
 			return nil, err
 		}
-		batches, ended := findBatches(list, drops, time.Time{})
+		batches, ended := findBatches(list, drops)
 		if ended && since.IsZero() {
 			since = time.Now()
 		}
@@ -217,22 +217,20 @@ func allArchived(batches []api.Batch) bool {
 
 // dropMissing drops the files that no batch was made of yet, and that do not wait from a run before, and those whose batch
 // is to run again.
-func dropMissing(d *daemon.Daemon, drops []drop, runAgain func(i int, b *api.Batch) bool) error {
+func dropMissing(d *daemon.Daemon, shared durable.FS, drops []drop, runAgain func(i int, b *api.Batch) bool) error {
 	list, err := d.Batches("")
 	if err != nil {
 		return err
 	}
-	if err := sweepDrops(filepath.Dir(drops[0].to)); err != nil {
-		return err
-	}
+	sweepDrops(shared, filepath.Dir(drops[0].to), oncePrefix, 0) // of those who use this state, one runs at a time
 	for i := range drops {
-		drops[i].temp = onceTemp
+		drops[i].prefix = oncePrefix
 		sum, _, err := durable.Hash(durable.Local{}, drops[i].from)
 		if err != nil {
 			return fmt.Errorf("once: %w", err)
 		}
 		drops[i].sha256 = sum
-		found, ended := findBatches(list, drops[i:i+1], time.Time{})
+		found, ended := findBatches(list, drops[i:i+1])
 		if len(found) > 0 && ended && runAgain(i, &found[0]) {
 			drops[i].after = found[0].EndedAt
 			found = nil
@@ -240,7 +238,7 @@ func dropMissing(d *daemon.Daemon, drops []drop, runAgain func(i int, b *api.Bat
 		if len(found) > 0 || claimed(drops[i].to, sum) {
 			continue
 		}
-		if err := drops[i].copy(); err != nil {
+		if err := drops[i].copy(shared); err != nil {
 			return err
 		}
 	}
@@ -252,20 +250,6 @@ func delivered(outbox string, b *api.Batch) bool {
 	paths := resultPaths(outbox, b)
 	_, err := os.Lstat(paths[len(paths)-1])
 	return errors.Is(err, fs.ErrNotExist)
-}
-
-// onceTemp is the pattern of a file's name while `once` copies it into the inbox.
-const onceTemp = ".once-*.tmp"
-
-// sweepDrops removes what a run that died was copying. Of those who use this state, one runs at a time.
-func sweepDrops(inbox string) error {
-	left, _ := fs.Glob(os.DirFS(inbox), onceTemp)
-	for _, name := range left {
-		if err := os.Remove(filepath.Join(inbox, name)); err != nil {
-			return fmt.Errorf("once: %w", err)
-		}
-	}
-	return nil
 }
 
 // claimed reports whether a file with these contents was dropped by a run before: it waits in the inbox, or was claimed and not

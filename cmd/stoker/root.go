@@ -15,6 +15,7 @@ import (
 	"stoker/daemon"
 	"stoker/daemon/client"
 	"stoker/daemon/config"
+	"stoker/daemon/share"
 	"stoker/engine"
 	"stoker/engine/pyenv"
 	"stoker/store"
@@ -169,6 +170,7 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		python    *pyenv.Error
 		permanent *engine.PermanentError
 		fault     *store.FinalError
+		unmounted *share.UnmountedError
 	)
 	switch {
 	case errors.As(err, &exit):
@@ -183,6 +185,8 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitFailure, fmt.Sprintf("'%s' makes it anew from the batches beside it", a.commandLine("state rebuild"))
 	case errors.Is(err, store.ErrReadOnly):
 		return exitTemporary, "Linux makes a filesystem read-only after an I/O error: see dmesg, check the disk, then remount it"
+	case errors.As(err, &unmounted):
+		return exitTemporary, "mount the share, then try again"
 	case errors.As(err, &fault):
 		return exitFailure, "see dmesg for the disk's errors; the next start goes on from what the disk holds"
 	case errors.Is(err, client.ErrNotRunning):

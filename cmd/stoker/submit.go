@@ -2,24 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"stoker/daemon/api"
 	"stoker/daemon/client"
-	"stoker/daemon/inbox"
+	"stoker/daemon/config"
 	"stoker/store"
 	"stoker/store/batchfile/check"
-	"stoker/store/durable"
 )
 
 type submitFlags struct {
@@ -51,7 +46,7 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 	if err != nil {
 		return err
 	}
-	drops, err := planDrops(paths, filepath.Join(loaded.Paths.Inbox, f.queue), f)
+	drops, err := planDrops(paths, &loaded.Config, f)
 	if err != nil {
 		return err
 	}
@@ -68,9 +63,13 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 		}
 		fmt.Fprintln(a.stderr, "stoker: note: the daemon is not running; the files wait in the inbox until it does")
 	}
-	since := time.Now()
+	began, shared := time.Now(), inboxShare(&loaded.Config)
+	sweepDrops(shared, filepath.Dir(drops[0].to), submitPrefix, abandoned)
 	for i := range drops {
-		if err := drops[i].copy(); err != nil {
+		if loaded.Inbox.Duplicates != config.DuplicatesSkip { // else a file whose batch has ended makes no other
+			drops[i].after = time.Now()
+		}
+		if err := drops[i].copy(shared); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.stderr, "stoker: %s is in the inbox\n", printable(drops[i].to))
@@ -78,7 +77,7 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 	if !f.wait {
 		return nil
 	}
-	return a.awaitBatches(ctx, c, drops, since, loaded.Paths.Outbox)
+	return a.awaitBatches(ctx, c, drops, began, loaded.Paths.Outbox)
 }
 
 // checkFiles refuses what the inbox would never take.
@@ -93,52 +92,6 @@ func checkFiles(paths []string) error {
 		case st.Size() == 0:
 			return fmt.Errorf("%s: the file is empty", path)
 		}
-	}
-	return nil
-}
-
-// drop is one file on its way into the inbox.
-type drop struct {
-	from, to, queue string
-	temp            string         // pattern of its name while it is copied
-	sha256          durable.SHA256 // once copied
-	after           time.Time      // batches that ended before do not count
-}
-
-func planDrops(paths []string, dir string, f submitFlags) ([]drop, error) {
-	if f.name != "" && len(paths) > 1 {
-		return nil, &usageError{errors.New("--name goes with one FILE")}
-	}
-	if f.queue != "" && (strings.ContainsRune(f.queue, '/') || !inbox.IsQueue(f.queue)) {
-		return nil, &usageError{fmt.Errorf("%q is no name of a queue", f.queue)}
-	}
-	var drops []drop
-	from := map[string]string{} // by name
-	for _, path := range paths {
-		name := filepath.Base(path)
-		if f.name != "" {
-			name = f.name
-		}
-		if err := checkDropName(path, name); err != nil {
-			return nil, err
-		}
-		if other := from[name]; other != "" {
-			return nil, &usageError{fmt.Errorf("%s and %s have the same name", other, path)}
-		}
-		from[name] = path
-		drops = append(drops, drop{from: path, to: filepath.Join(dir, name), queue: f.queue, temp: ".submit-*.tmp"})
-	}
-	return drops, nil
-}
-
-// checkDropName refuses a name that the inbox would not take.
-func checkDropName(path, name string) error {
-	const hint = "'stoker submit --name' drops it under another name"
-	if _, _, ok := store.SplitInputName(name); !ok || name != filepath.Base(name) {
-		return &exitError{code: exitUsage, err: fmt.Errorf("%s: stoker takes .jsonl, .jsonl.gz and .jsonl.zst files", name), hint: hint}
-	}
-	if inbox.IsIgnored(name) {
-		return &exitError{code: exitUsage, err: fmt.Errorf("%s: the inbox does not take files named %s", path, name), hint: hint}
 	}
 	return nil
 }
@@ -161,41 +114,10 @@ func (a *app) dryRun(ctx context.Context, drops []drop, o check.Options) error {
 	return nil
 }
 
-// copy puts the file into the inbox: temporary name, sync, rename that replaces nothing.
-func (d *drop) copy() error {
-	src, err := os.Open(d.from)
-	if err != nil {
-		return fmt.Errorf("submit: %w", err)
-	}
-	defer src.Close()
-	if err := durable.MkdirAll(durable.Local{}, filepath.Dir(d.to), 0o775); err != nil {
-		return fmt.Errorf("submit %s: %w", d.from, err)
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(d.to), d.temp)
-	if err != nil {
-		return fmt.Errorf("submit %s: %w", d.from, err)
-	}
-	defer os.Remove(tmp.Name())
-	digest := sha256.New()
-	_, err = io.Copy(io.MultiWriter(tmp, digest), src)
-	err = errors.Join(err, tmp.Chmod(0o664), tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = durable.Local{}.RenameNew(tmp.Name(), d.to)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return &exitError{code: exitFailure, err: fmt.Errorf("submit %s: %s waits in the inbox already", d.from, d.to), hint: "--name gives this one another name"}
-	}
-	if err != nil {
-		return fmt.Errorf("submit %s: %w", d.from, err)
-	}
-	d.sha256 = durable.Sum(digest)
-	return durable.SyncDir(durable.Local{}, filepath.Dir(d.to))
-}
-
 const pollEvery = 300 * time.Millisecond
 
 // awaitBatches waits until the batches of the dropped files have ended.
-func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, since time.Time, outbox string) error {
+func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, began time.Time, outbox string) error {
 	p := newProgress(a.stderr)
 	defer p.clear()
 	for {
@@ -207,9 +129,10 @@ func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, 
 		if err != nil {
 			return a.detached(ctx, err)
 		}
-		batches, ended := findBatches(list, drops, since)
+		batches, ended := findBatches(list, drops)
 		if ended {
 			p.clear()
+			a.noteSkipped(batches, began)
 			return a.reportEnded(batches, func(i int) []string { return resultPaths(outbox, &batches[i]) })
 		}
 		if err := engineDown(status); err != nil {
@@ -224,6 +147,15 @@ func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, 
 	}
 }
 
+// noteSkipped tells of batches that ended before.
+func (a *app) noteSkipped(batches []api.Batch, began time.Time) {
+	for _, b := range batches {
+		if b.EndedAt.Before(began) {
+			fmt.Fprintf(a.stderr, "stoker: note: %s is the same file as %s, which has ended; it does not run again\n", printable(b.InputName), b.ID)
+		}
+	}
+}
+
 func (a *app) detached(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return &exitError{code: exitInterrupted, err: errors.New("interrupted; the batches go on"), hint: fmt.Sprintf("'%s' shows them", a.commandLine("status --watch"))}
@@ -232,14 +164,14 @@ func (a *app) detached(ctx context.Context, err error) error {
 }
 
 // findBatches finds the newest batch of each dropped file, and whether all have ended and left the inbox.
-func findBatches(list *api.Batches, drops []drop, since time.Time) (found []api.Batch, ended bool) {
+func findBatches(list *api.Batches, drops []drop) (found []api.Batch, ended bool) {
 	ended = true
 	for _, d := range drops {
 		var newest *api.Batch
 		for i := range list.Batches {
 			b := &list.Batches[i]
 			if b.Queue == d.queue && string(b.InputName) == filepath.Base(d.to) && b.InputSHA256 == string(d.sha256) &&
-				(!b.State.Ended() || b.EndedAt.After(since) && b.EndedAt.After(d.after)) {
+				(!b.State.Ended() || b.EndedAt.After(d.after)) {
 				newest = b
 			}
 		}
