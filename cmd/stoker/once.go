@@ -66,6 +66,9 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	if err != nil {
 		return err
 	}
+	if a.root == "" {
+		defer os.Remove(filepath.Dir(loaded.API.Socket)) // once the daemon has stopped it is empty
+	}
 	// Results that have left the outbox were delivered: the file is to run again, but for a run that died right after.
 	runAgain := func(i int, b *api.Batch) bool {
 		return delivered(loaded.Paths.Outbox, b) && !(resuming && plan[i].isThere())
