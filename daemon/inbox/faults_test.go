@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"stoker/daemon/share"
@@ -186,5 +188,34 @@ func TestStateHasNoRoom(t *testing.T) {
 		}
 		r.stop()
 		r.stop = func() {}
+	})
+}
+
+// Claims that cannot be read are told of once, not at each look, in the log and as long as it lasts in status.
+func TestClaimsCannotBeRead(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var log bytes.Buffer
+		faulty := faultfs.New(durable.Local{})
+		faulty.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.ReadDir && strings.HasSuffix(path, r.store.Instance()) {
+				return unix.ENODEV
+			}
+			return nil
+		})
+		r.o.FS, r.o.Logger = faulty, zerolog.New(&log)
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(time.Minute)
+		r.want()
+		if p := r.inbox.Status().Problem; !strings.Contains(p, "read claims: ") {
+			t.Errorf("status says %q", p)
+		}
+		faulty.Set(nil)
+		r.pass(time.Minute)
+		r.want("x.jsonl")
+		r.stop()
+		if n := strings.Count(log.String(), "no such device"); n != 1 {
+			t.Errorf("the log tells of it %d times:\n%s", n, log.String())
+		}
 	})
 }
