@@ -137,14 +137,20 @@ func (in *Inbox) sync(c *claim) error {
 	if err := durable.SyncDir(in.o.FS, filepath.Join(in.processing(), c.id)); err != nil {
 		return err
 	}
-	// A queue's folder that was removed since has no name left to be synced.
-	if err := durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, c.queue)); ignoreMissing(err) != nil {
+	if err := durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, c.queue)); err != nil && !in.isReplaced(c.queue) {
 		return err
 	}
 	c.synced = true
 	faults.Crash("claim.synced")
 	in.removeSidecars(fileKey{c.queue, c.name})
 	return nil
+}
+
+// isReplaced reports whether a queue's folder was removed since, or something else has its name: it has no name left to be
+// synced.
+func (in *Inbox) isReplaced(queue string) bool {
+	st, err := in.o.FS.Lstat(filepath.Join(in.o.Dir, queue))
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !st.IsDir()
 }
 
 func (in *Inbox) removeSidecars(k fileKey) {

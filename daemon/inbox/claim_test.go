@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -200,6 +201,37 @@ func TestDuplicatesAreSkipped(t *testing.T) {
 		r.want("x.jsonl")
 		r.wantTree("archive", "done/x.jsonl", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
 	})
+}
+
+// A queue's folder that goes away while its file is claimed, whatever has its name then, keeps nothing waiting.
+func TestQueueReplacedWhileClaimed(t *testing.T) {
+	for what, replace := range map[string]func(path string) error{
+		"nothing": func(string) error { return nil },
+		"a file":  func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"a link":  func(path string) error { return os.Symlink("/tmp", path) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				var once sync.Once
+				swapping := faultfs.New(durable.Beneath{r.path()})
+				swapping.Set(func(op faultfs.Op, path string) error {
+					if op == faultfs.SyncDir && path == r.path("q") {
+						once.Do(func() {
+							if err := errors.Join(os.Remove(path), replace(path)); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+					return nil
+				})
+				r.o.FS = swapping
+				r.write("q/x.jsonl", line)
+				r.run()
+				r.pass(10 * time.Second)
+				r.want("q/x.jsonl")
+			})
+		})
+	}
 }
 
 // A duplicate that cannot be set aside waits, without being copied again and again.
