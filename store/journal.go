@@ -241,9 +241,10 @@ func readFrameAt(f source, at, end int64) (Frame, error) {
 // journal appends frames to a batch's journal file. Frames are buffered: they reach the file with flush and are durable
 // only after a sync.
 type journal struct {
-	f      durable.File
-	buf    []byte
-	offset int64 // end of the file, buffered frames not counted
+	f       durable.File
+	buf     []byte
+	offset  int64 // end of the file, buffered frames not counted
+	badHead bool  // cut off, or damaged
 }
 
 // flushAt is how many buffered bytes are written without waiting for flush.
@@ -267,40 +268,51 @@ func openJournal(fsys durable.FS, path string, mode int) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkJournalHead(f); err != nil {
-		f.Close()
-		return nil, err
-	}
 	st, err := f.Stat()
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &journal{f: f, offset: st.Size()}, nil
+	j := &journal{f: f, offset: st.Size()}
+	if err := j.checkHead(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return j, nil
 }
 
-// checkJournalHead refuses a file that is no journal. One that ends within the head holds nothing, but may be one.
-func checkJournalHead(f source) error {
+// checkHead refuses a file that is no journal. One that ends within the head holds nothing, but may be one, and one whose
+// frames are a journal's has a damaged head.
+func (j *journal) checkHead() error {
 	head := make([]byte, len(journalHead))
-	n, err := f.ReadAt(head, 0)
+	n, err := j.f.ReadAt(head, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("read journal %s: %w", f.Name(), err)
+		return fmt.Errorf("read journal %s: %w", j.f.Name(), err)
 	}
-	if string(head[:n]) != journalHead[:n] {
-		return &fs.PathError{Op: "read journal", Path: f.Name(), Err: errors.New("not a journal of this version")}
+	if string(head) == journalHead {
+		return nil
+	}
+	j.badHead = true
+	if string(head[:n]) == journalHead[:n] {
+		return nil
+	}
+	if _, err := readFrameAt(j.f, int64(n), j.offset); errors.Is(err, errTorn) {
+		return &fs.PathError{Op: "read journal", Path: j.f.Name(), Err: errors.New("not a journal of this version")}
+	} else if err != nil {
+		return fmt.Errorf("read journal %s: %w", j.f.Name(), err)
 	}
 	return nil
 }
 
-// mendHead completes a head that is cut off.
+// mendHead writes a head that is cut off or damaged.
 func (j *journal) mendHead() error {
-	if j.offset >= int64(len(journalHead)) {
+	if !j.badHead {
 		return nil
 	}
 	if _, err := j.f.WriteAt([]byte(journalHead), 0); err != nil {
 		return fmt.Errorf("mend journal: %w", err)
 	}
-	j.offset = int64(len(journalHead))
+	j.offset, j.badHead = max(j.offset, int64(len(journalHead))), false
 	return nil
 }
 

@@ -148,10 +148,12 @@ func TestScanOfNothing(t *testing.T) {
 }
 
 func TestJournalHeads(t *testing.T) {
+	frames := string(encodeFrames(Frame{Kind: KindOutput, Payload: []byte("x")}))
 	for _, test := range []struct {
 		name, content string
 		ok            bool
 	}{
+		{"damaged", string(flip([]byte(frames), 3)), true},
 		{"empty", "", true}, // cut off, and mended by recovery
 		{"cut off", journalHead[:5], true},
 		{"whole", journalHead, true},
@@ -168,7 +170,8 @@ func TestJournalHeads(t *testing.T) {
 			}
 			defer j.close()
 			must(t, j.mendHead())
-			if got, _ := os.ReadFile(j.f.Name()); string(got) != journalHead || j.offset != 8 {
+			want := journalHead + test.content[min(len(journalHead), len(test.content)):]
+			if got, _ := os.ReadFile(j.f.Name()); string(got) != want || j.offset != int64(len(want)) {
 				t.Errorf("mended to %q, offset %d", got, j.offset)
 			}
 		})

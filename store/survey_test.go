@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/bbolt"
 
@@ -43,6 +44,9 @@ func TestEachInvariant(t *testing.T) {
 	record := func(w *world, id string, change func(r *Record)) {
 		_, err := w.update(id, func(_ *bbolt.Tx, r *Record) error { change(r); return nil })
 		must(w, err)
+	}
+	link := func(w *world, id string) {
+		must(w, os.Link(filepath.Join(w.claimDir(w.folders(), id), "x.jsonl"), filepath.Join(w.folders().Inbox, "x.jsonl")))
 	}
 	for _, test := range []struct {
 		name string
@@ -101,8 +105,17 @@ func TestEachInvariant(t *testing.T) {
 		{"archived and claimed", "archived", func(w *world, id string) { write(w, w.claimDir(w.folders(), id), "x.jsonl") }, InputOnce, "/x.jsonl", 0},
 		{"claim of an archived batch", "archived", func(w *world, id string) { write(w, w.claimDir(w.folders(), id), ".queue") }, InputOnce, "", 0},
 		{"claimed and in the inbox", "running", func(w *world, id string) {
-			must(w, os.Link(filepath.Join(w.claimDir(w.folders(), id), "x.jsonl"), filepath.Join(w.folders().Inbox, "x.jsonl")))
+			link(w, id)
+			m, err := w.Meta(id) // of a batch that was accepted after that
+			must(w, err)
+			m.CreatedAt += 10_000
+			must(w, writeMeta(w.fs, w.batchDir(id), m))
+			record(w, id, func(r *Record) { r.CreatedAt = m.CreatedAt })
 		}, InputOnce, "/inbox/x.jsonl", 0},
+		{"linked into the inbox again", "running", func(w *world, id string) {
+			time.Sleep(20 * time.Millisecond) // the kernel's clock for inodes is coarse
+			link(w, id)
+		}, "", "/inbox/x.jsonl", 0},
 		{"gone from the archive", "archived", func(w *world, id string) { must(w, os.RemoveAll(w.folders().Archive)) }, "", "/archive/done/x.jsonl", 0},
 		{"changed in the archive", "archived", func(w *world, id string) {
 			w.edit(filepath.Join(w.folders().Archive, "done/x.jsonl"), func(b []byte) []byte { return flip(b, 3) })
@@ -116,7 +129,8 @@ func TestEachInvariant(t *testing.T) {
 			p.Offset++
 			w.putProgress(id, p.encode())
 		}, CheckpointOK, "/journal", 0},
-		{"damaged checkpoint", "running", func(w *world, id string) { w.putProgress(id, []byte("?")) }, CheckpointOK, "/stoker.db", 0},
+		{"damaged checkpoint", "running", func(w *world, id string) { w.putProgress(id, []byte("?")) }, "", "/stoker.db", 0},
+		{"damaged checkpoint", "ended", func(w *world, id string) { w.putProgress(id, []byte("?")) }, CheckpointOK, "/stoker.db", 0},
 		{"journal gone", "running", func(w *world, id string) { must(w, os.Remove(w.path(id, journalFile))) }, Resumes, "/journal", 0},
 		{"meta damaged", "running", func(w *world, id string) { must(w, os.Truncate(w.path(id, metaFile), 9)) }, Resumes, "/meta.json", 0},
 		{"publish frame that says nothing", "running", func(w *world, id string) {

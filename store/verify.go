@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"stoker/store/durable"
 )
@@ -294,11 +296,26 @@ func (v *verifier) checkInput() {
 }
 
 // checkNotDropped proves that a claimed file has left the inbox: on a share that knows no other rename it is linked first.
+// Somebody may link it there again, which sets its inode's time of change.
 func (v *verifier) checkNotDropped(claimed fs.FileInfo) {
 	path := filepath.Join(v.folders.Inbox, v.record.Queue, string(v.record.Input.Name))
-	if st, err := v.folders.FS.Lstat(path); err == nil && durable.SameFile(st, claimed) {
+	st, err := v.folders.FS.Lstat(path)
+	switch {
+	case err != nil || !durable.SameFile(st, claimed):
+	case changedAt(st) > v.record.CreatedAt:
+		v.note(path, "is claimed, and was linked into the inbox again since; it is taken as another file")
+	default:
 		v.broken(InputOnce, path, 0, "is claimed, and still in the inbox")
 	}
+}
+
+// changedAt is when a file or its links changed last, in Unix milliseconds; 0 if the filesystem does not tell.
+func changedAt(st fs.FileInfo) int64 {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return time.Unix(sys.Ctim.Unix()).UnixMilli()
 }
 
 // stillRuns looks again at a record that may have changed since it was read.

@@ -33,6 +33,9 @@ func (v *verifier) checkJournal(ctx context.Context) error {
 	if valid < end {
 		damage = append(damage, span{valid, end})
 	}
+	if b.journal.badHead {
+		v.note(b.journal.f.Name(), "its head is damaged; the next start mends that of a batch that has not ended")
+	}
 	v.lost = v.checkRecords(known)
 	v.checkDamage(damage)
 	return nil
@@ -42,6 +45,9 @@ func (v *verifier) checkJournal(ctx context.Context) error {
 func (v *verifier) checkpoint() (end int64, known bool) {
 	p, j := &v.batch.progress, v.batch.journal
 	switch {
+	case p.Offset < int64(len(journalHead)) && !v.record.State.Ended():
+		v.note(v.store.db.Path(), "the checkpoint is damaged; the next start reads the journal instead, which has %d bytes", j.offset)
+		return j.offset, false
 	case p.Offset < int64(len(journalHead)):
 		v.broken(CheckpointOK, v.store.db.Path(), 0, "the checkpoint is damaged; the journal tells what is done")
 		return j.offset, false
@@ -109,16 +115,24 @@ func (v *verifier) checkRecords(known bool) (lost int64) {
 			found++
 		case known && b.progress.Has(seq):
 			lost++
-			v.broken(NothingLost, name, v.line(seq), "the checkpoint counts a record of this request, but there is none")
+			v.broken(NothingLost, name, v.line(seq), "the checkpoint counts a record of this request, but there is none%s", v.remedy())
 		case complete:
 			lost++
-			v.broken(OneRecord, name, v.line(seq), "the batch is %s, but this request has no record", v.record.State)
+			v.broken(OneRecord, name, v.line(seq), "the batch is %s, but this request has no record%s", v.record.State, v.remedy())
 		}
 	}
 	if n := int64(b.progress.Records()); known && lost == 0 && found != n {
 		v.broken(NothingLost, name, 0, "%d requests have a record before the checkpoint, which counts %d", found, n)
 	}
 	return lost
+}
+
+// remedy says what becomes of a request without a record.
+func (v *verifier) remedy() string {
+	if v.record.State.Ended() {
+		return ""
+	}
+	return "; it runs again before the batch is published"
 }
 
 // span is a part of a file, from its first byte to behind its last one.

@@ -71,7 +71,11 @@ func TestVerifyFindsDamage(t *testing.T) {
 		{"journal gone", false, func(w *world, id string) { must(w, os.Remove(w.path(id, journalFile))) }, Resumes, "/journal", 0},
 		{"meta gone", false, func(w *world, id string) { must(w, os.Remove(w.path(id, metaFile))) }, Resumes, "/meta.json", 0},
 		{"meta damaged", false, func(w *world, id string) { must(w, os.Truncate(w.path(id, metaFile), 9)) }, Resumes, "/meta.json", 0},
-		{"checkpoint damaged", false, func(w *world, id string) { w.putProgress(id, nil) }, CheckpointOK, dbName, 0},
+		{"checkpoint damaged", false, func(w *world, id string) { w.putProgress(id, nil) }, "", dbName, 0},
+		{"checkpoint damaged, ended", true, func(w *world, id string) { w.putProgress(id, nil) }, CheckpointOK, dbName, 0},
+		{"journal's head damaged", false, func(w *world, id string) {
+			w.edit(w.path(id, journalFile), func(b []byte) []byte { return flip(b, 3) })
+		}, "", "/journal", 0},
 		{"index cut off", false, func(w *world, id string) { must(w, os.Truncate(w.path(id, indexFile), rowSize)) }, NothingLost, "/input.idx", 0},
 		{"index damaged", false, func(w *world, id string) {
 			w.edit(w.path(id, indexFile), func(b []byte) []byte { return flip(b, 7) })
