@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"sync"
@@ -21,9 +22,9 @@ type FinalError struct{ cause error }
 
 func (e *FinalError) Error() string { return "the state cannot be relied on: " + e.cause.Error() }
 
-// Is lets a damaged database be known, for which there is something to be done.
+// Is lets what there is something to be done for be known: a damaged database, and a state that was removed.
 func (e *FinalError) Is(target error) bool {
-	return target == ErrDamagedDB && errors.Is(e.cause, ErrDamagedDB)
+	return (target == ErrDamagedDB || target == ErrRemoved) && errors.Is(e.cause, target)
 }
 
 // Cause is the fault that came first.
@@ -78,6 +79,26 @@ func (h *health) synced(err error) error {
 // isScarce reports whether the machine lacks something that comes back by itself; nothing was written.
 func isScarce(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+}
+
+// ErrRemoved means that the state is not where it was opened any more.
+var ErrRemoved = errors.New("was removed, or something else is in its place")
+
+// CheckPlace finds out whether the state is still where it was opened. If not, that is final: whatever is written belongs to
+// files that nobody finds.
+func (s *Store) CheckPlace() error {
+	for _, f := range []*os.File{s.lock, s.db.file} {
+		if st, err := f.Stat(); err == nil && !isAt(st, f.Name()) {
+			return s.health.fail(fmt.Errorf("%s %w", f.Name(), ErrRemoved))
+		}
+	}
+	return nil
+}
+
+// isAt reports whether a file has its name. When in doubt it has.
+func isAt(st fs.FileInfo, path string) bool {
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(st, there) || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
 // Faulted is closed once the state cannot be relied on; Fault says why. The process must end and start anew.

@@ -288,3 +288,27 @@ func TestReadOnlyState(t *testing.T) {
 		}
 	}
 }
+
+// A state that somebody removed or replaced while it is open is final: what is written into it belongs to no name.
+func TestStateRemoved(t *testing.T) {
+	for name, remove := range map[string]func(w *world) error{
+		"database":          func(w *world) error { return os.Remove(w.dbFile()) },
+		"folder":            func(w *world) error { return os.RemoveAll(w.Dir()) },
+		"folder moved":      func(w *world) error { return os.Rename(w.Dir(), w.Dir()+".old") },
+		"folder replaced":   func(w *world) error { return errors.Join(os.Rename(w.Dir(), w.Dir()+".old"), os.Mkdir(w.Dir(), 0o700)) },
+		"database replaced": func(w *world) error { return errors.Join(os.Remove(w.dbFile()), os.WriteFile(w.dbFile(), nil, 0o600)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := openWorld(t)
+			must(t, w.CheckPlace())
+			must(t, remove(w))
+			if err := w.CheckPlace(); !errors.Is(err, ErrRemoved) {
+				t.Errorf("error %v", err)
+			}
+			if err := w.SetArchived("x"); !errors.Is(err, ErrRemoved) {
+				t.Errorf("it was written to: %v", err)
+			}
+			<-w.Faulted()
+		})
+	}
+}

@@ -185,6 +185,8 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitFailure, fmt.Sprintf("'%s' makes it anew from the batches beside it", a.commandLine("state rebuild"))
 	case errors.Is(err, store.ErrReadOnly):
 		return exitTemporary, "Linux makes a filesystem read-only after an I/O error: see dmesg, check the disk, then remount it"
+	case errors.Is(err, store.ErrRemoved):
+		return exitFailure, "put the state folder back; a new one knows nothing of what is under .processing in the inbox: move that back into the inbox to run it again"
 	case errors.As(err, &unmounted):
 		return exitTemporary, "mount the share, then try again"
 	case errors.As(err, &fault):

@@ -256,6 +256,9 @@ func (d *Dispatcher) again() <-chan struct{} {
 }
 
 func (d *Dispatcher) tick() error {
+	if err := d.o.Store.CheckPlace(); err != nil {
+		return err
+	}
 	for _, r := range d.runs {
 		r.meter.tick(r.batch.Progress().Records())
 	}

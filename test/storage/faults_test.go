@@ -37,6 +37,7 @@ var kinds = []struct {
 	{"state fills up", stateFillsUp},
 	{"state is full at start", stateIsFullAtStart},
 	{"state fails", stateFails},
+	{"state goes away", stateGoesAway},
 	{"state is read-only at start", stateIsReadOnly},
 	{"no room for a file", noRoomForAFile},
 	{"outbox fills up", outboxFillsUp},

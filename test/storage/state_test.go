@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,34 @@ func stateIsFullAtStart(t *testing.T, c *counter) {
 	awaitStorage(t, h, "state", "full")
 	v.free()
 	c.endAfter(t, h, 16, x)
+}
+
+// A state folder that is moved away under a daemon: it ends and says so, rather than to write what nobody finds, and goes on
+// where it was once the folder is back.
+func stateGoesAway(t *testing.T, c *counter) {
+	h := rig.NewHome(t, rig.Released, config)
+	x := input("x", 1000)
+	h.Drop(x.Name, x.Content())
+	h.Start()
+	awaitDone(t, h, "x", 100)
+	if err := os.Rename(h.Path(".state"), h.Path("away")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, h, "the daemon's end", h.Dead)
+	if code := h.Daemon.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	if log := h.Log(); !strings.Contains(log, h.Path(".state")+" was removed, or something else is in its place\n") || !strings.Contains(log, "stoker: hint: put the state folder back") {
+		t.Errorf("it says:\n%s", log)
+	}
+	if _, err := os.Lstat(h.Path(".state")); err == nil {
+		t.Error("it made another one")
+	}
+	if err := os.Rename(h.Path("away"), h.Path(".state")); err != nil {
+		t.Fatal(err)
+	}
+	h.Start()
+	c.endAfter(t, h, 16+2*320, x)
 }
 
 // check mends a filesystem that lost writes, as a machine does when it boots.
