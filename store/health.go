@@ -87,17 +87,22 @@ var ErrRemoved = errors.New("was removed, or something else is in its place")
 // CheckPlace finds out whether the state is still where it was opened. If not, that is final: whatever is written belongs to
 // files that nobody finds.
 func (s *Store) CheckPlace() error {
-	for _, f := range []*os.File{s.lock, s.db.file} {
-		if st, err := f.Stat(); err == nil && !isAt(st, f.Name()) {
-			return s.health.fail(fmt.Errorf("%s %w", f.Name(), ErrRemoved))
-		}
+	if !isAt(s.lock) {
+		return s.health.fail(fmt.Errorf("%s %w", s.lock.Name(), ErrRemoved))
+	}
+	if !isAt(s.db.file) {
+		return s.health.fail(fmt.Errorf("%w: %s %w", ErrDamagedDB, s.db.Path(), ErrRemoved))
 	}
 	return nil
 }
 
-// isAt reports whether a file has its name. When in doubt it has.
-func isAt(st fs.FileInfo, path string) bool {
-	there, err := os.Stat(path)
+// isAt reports whether a file has its name still. When in doubt it has.
+func isAt(f *os.File) bool {
+	st, err := f.Stat()
+	if err != nil {
+		return true
+	}
+	there, err := os.Stat(f.Name())
 	return err == nil && os.SameFile(st, there) || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 

@@ -43,6 +43,8 @@ type Skipped struct {
 	// Blocked says that its claimed file is not admitted again either: results of it may be in the folder or in the
 	// outbox.
 	Blocked bool `json:"blocked"`
+	// Kept says that the old database knew the batch, and that what it knew is in the new one.
+	Kept bool `json:"kept"`
 }
 
 // Rebuild makes the database anew from the batch folders, each read as recovery reads it, and from the claims. The old one
@@ -76,6 +78,11 @@ type rebuild struct {
 }
 
 func (r *rebuild) run(ctx context.Context, force bool) (err error) {
+	defer func() {
+		if r.old.db != nil {
+			err = errors.Join(err, r.old.db.Close())
+		}
+	}()
 	if r.report.Reason, err = r.diagnose(); err != nil {
 		return err
 	}
@@ -113,7 +120,6 @@ func (r *rebuild) diagnose() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer r.old.db.Close()
 	ids, err := r.old.allIDs()
 	if err != nil {
 		return "", err
@@ -146,6 +152,9 @@ func (s *Store) allIDs() ([]string, error) {
 // the database.
 func (s *Store) misfit(id string, folders Folders) string {
 	r, err := s.Get(id)
+	if errors.Is(err, errBlocked) {
+		return "" // a rebuild found the same before
+	}
 	if errors.Is(err, errBadRecord) {
 		return err.Error()
 	}
@@ -281,7 +290,7 @@ func (r *rebuild) restore(id string) error {
 		err = fmt.Errorf("read meta %s: it is of %q", filepath.Join(s.batchDir(id), metaFile), m.ID)
 	}
 	if errors.Is(err, fs.ErrNotExist) && !s.hasResults(id) {
-		r.skip(id, "was not accepted yet; its claimed file is copied again", false)
+		r.report.Skipped = append(r.report.Skipped, Skipped{Folder: s.batchDir(id), Reason: "was not accepted yet; its claimed file is copied again"})
 		return nil
 	}
 	if err != nil {
@@ -324,16 +333,56 @@ func (s *Store) hasResults(id string) bool {
 	return err == nil && st.Size() > int64(len(journalHead))
 }
 
-func (r *rebuild) skip(id, reason string, blocked bool) {
-	r.report.Skipped = append(r.report.Skipped, Skipped{r.next.batchDir(id), reason, blocked})
-}
-
-// block leaves a record that cannot be read, so that the claimed file does not run a second time.
+// block keeps a claimed file from running a second time though its batch's folder cannot be read: what the old database
+// knows of the batch stays, or else a record that says why there is none.
 func (r *rebuild) block(id string, cause error) error {
-	r.skip(id, cause.Error(), true)
+	kept, err := r.keep(id)
+	if err != nil {
+		return err
+	}
+	r.report.Skipped = append(r.report.Skipped, Skipped{Folder: r.next.batchDir(id), Reason: cause.Error(), Blocked: true, Kept: kept})
+	if kept {
+		return nil
+	}
 	return r.next.write(func(tx *bbolt.Tx) error {
 		return putRecord(tx, &Record{ID: id, Unreadable: cause.Error()})
 	})
+}
+
+// keep enters what the old database knows of a batch, and reports whether it knows it.
+func (r *rebuild) keep(id string) (known bool, err error) {
+	if r.old.db == nil {
+		return false, nil
+	}
+	if _, err := r.old.Get(id); err != nil {
+		return false, nil
+	}
+	return true, r.next.write(func(to *bbolt.Tx) error {
+		return r.old.db.View(func(from *bbolt.Tx) error { return copyBatch(to, from, id) })
+	})
+}
+
+// copyBatch copies all that one database knows of a batch to another.
+func copyBatch(to, from *bbolt.Tx, id string) error {
+	for _, name := range [][]byte{bucketBatches, bucketProgress} {
+		if v := from.Bucket(name).Get([]byte(id)); v != nil {
+			if err := to.Bucket(name).Put([]byte(id), v); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range [][]byte{bucketNames, bucketActive} {
+		err := from.Bucket(name).ForEach(func(k, v []byte) error {
+			if string(v) != id {
+				return nil
+			}
+			return to.Bucket(name).Put(k, v)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // acceptAgain enters a batch with a checkpoint that covers nothing, so that opening it reads the whole journal.

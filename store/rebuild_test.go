@@ -212,6 +212,61 @@ func TestRebuildBlocksWhatItCannotRead(t *testing.T) {
 	}
 }
 
+// What the old database knows of a batch whose folder cannot be read stays known, and verify says what to do, not to rebuild
+// once more. With the file put back the batch goes on.
+func TestRebuildKeepsWhatItCannotRead(t *testing.T) {
+	for name, file := range map[string]string{"meta": metaFile, "journal": journalFile} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, fastDir(t))
+			id := w.admitLines(2)
+			b := w.open(id)
+			w.record(b, 0, "a")
+			w.commit(b)
+			must(t, b.Close())
+			before := w.dump()
+			must(t, w.Close())
+			whole, err := os.ReadFile(w.path(id, file))
+			must(t, err)
+			must(t, os.WriteFile(w.path(id, file), []byte("{"), 0o600))
+			for range 2 {
+				report, err := Rebuild(context.Background(), w.Dir(), w.folders(), true)
+				must(t, err)
+				if len(report.Skipped) != 1 || !report.Skipped[0].Kept || !report.Skipped[0].Blocked || len(report.Claims) != 0 {
+					t.Errorf("%+v", report)
+				}
+			}
+			w.Store, err = Open(w.Dir())
+			must(t, err)
+			defer func() { w.Close() }()
+			if diff := compareDumps(before, w.dump()); diff != "" {
+				t.Errorf("(-before +after):\n%s", diff)
+			}
+			if f := w.verify().Findings; len(f) == 0 || f[0].Invariant != Resumes || !strings.Contains(f[0].Message, "put its files back from a copy, or move ") {
+				t.Errorf("found %+v", f)
+			}
+			must(t, os.WriteFile(w.path(id, file), whole, 0o600))
+			w.finish(id, life{inputOrder: true})
+			w.checkClean()
+		})
+	}
+}
+
+// A batch that a rebuild could make nothing of is no reason for another one.
+func TestRebuildOfABlockedBatchEnds(t *testing.T) {
+	w := newWorld(t, fastDir(t))
+	id := w.admitLines(2)
+	must(t, w.Close())
+	must(t, os.Truncate(w.path(id, metaFile), 9))
+	w.rebuild(damages["lost"])
+	if f := w.verify().Findings; len(f) != 1 || f[0].Invariant != Resumes || !strings.Contains(f[0].Message, "put its files back from a copy, or move ") {
+		t.Errorf("found %+v", f)
+	}
+	must(t, w.Close())
+	if r, err := Rebuild(context.Background(), w.Dir(), w.folders(), false); err != nil || r.Rebuilt {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func flipID(b []byte) []byte { return []byte(strings.Replace(string(b), `"batch_0`, `"batch_1`, 1)) }
 
 // Without anything wrong nothing is done; a state in use is left alone; where there is none there is nothing to rebuild.

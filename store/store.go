@@ -169,8 +169,12 @@ func getRecord(tx *bbolt.Tx, id string) (*Record, error) {
 	return decodeRecord(id, v)
 }
 
-// errBadRecord means that a batch's record cannot be read.
-var errBadRecord = errors.New("bad record")
+var (
+	// errBadRecord means that a batch's record cannot be read.
+	errBadRecord = errors.New("bad record")
+	// errBlocked means that a record only says why Rebuild could make none of the batch's folder.
+	errBlocked = errors.New("")
+)
 
 func ignoreBadRecord(err error) error {
 	if errors.Is(err, errBadRecord) {
@@ -186,7 +190,7 @@ func decodeRecord(id string, v []byte) (*Record, error) {
 	switch {
 	case err != nil:
 	case r.Unreadable != "":
-		err = errors.New(r.Unreadable)
+		err = fmt.Errorf("%w%s", errBlocked, r.Unreadable)
 	case r.ID != id:
 		err = fmt.Errorf("it is of %q", r.ID)
 	case !r.State.known():

@@ -121,7 +121,11 @@ func (v *verifier) verify(ctx context.Context) error {
 		v.checkMisfit(misfit)
 	}
 	var err error
-	if v.record, err = s.Get(v.id); errors.Is(err, ErrNotFound) || errors.Is(err, errBadRecord) {
+	v.record, err = s.Get(v.id)
+	if errors.Is(err, errBlocked) {
+		v.broken(Resumes, s.batchDir(v.id), 0, "%v; %s", err, remedy(s.batchDir(v.id)))
+	}
+	if errors.Is(err, ErrNotFound) || errors.Is(err, errBadRecord) {
 		return nil // the survey tells of its folder
 	}
 	if err != nil {
@@ -136,6 +140,11 @@ func (v *verifier) verify(ctx context.Context) error {
 		v.broken(NothingLost, culprit(err, s.batchDir(v.id)), 0, "%v", err)
 	}
 	return nil
+}
+
+// remedy says what can be done about a batch whose folder cannot be read, which no rebuild makes whole.
+func remedy(dir string) string {
+	return "put its files back from a copy, or move " + dir + " away, and use 'stoker state rebuild --force': without the folder its claimed file runs again"
 }
 
 // checkMisfit tells what the database has lost of a batch, or cannot read.
@@ -201,7 +210,7 @@ func (v *verifier) run(ctx context.Context) error {
 	v.checkInput()
 	b, err := v.store.openBatch(v.id, os.O_RDONLY)
 	if err != nil && !v.record.State.Ended() {
-		v.broken(Resumes, culprit(err, v.store.batchDir(v.id)), 0, "the next start cannot open the batch: %v", err)
+		v.broken(Resumes, culprit(err, v.store.batchDir(v.id)), 0, "the next start cannot open the batch: %v; %s", err, remedy(v.store.batchDir(v.id)))
 		return nil
 	}
 	if err != nil {

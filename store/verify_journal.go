@@ -115,10 +115,10 @@ func (v *verifier) checkRecords(known bool) (lost int64) {
 			found++
 		case known && b.progress.Has(seq):
 			lost++
-			v.broken(NothingLost, name, v.line(seq), "the checkpoint counts a record of this request, but there is none%s", v.remedy())
+			v.broken(NothingLost, name, v.line(seq), "the checkpoint counts a record of this request, but there is none%s", v.rerun())
 		case complete:
 			lost++
-			v.broken(OneRecord, name, v.line(seq), "the batch is %s, but this request has no record%s", v.record.State, v.remedy())
+			v.broken(OneRecord, name, v.line(seq), "the batch is %s, but this request has no record%s", v.record.State, v.rerun())
 		}
 	}
 	if n := int64(b.progress.Records()); known && lost == 0 && found != n {
@@ -127,8 +127,8 @@ func (v *verifier) checkRecords(known bool) (lost int64) {
 	return lost
 }
 
-// remedy says what becomes of a request without a record.
-func (v *verifier) remedy() string {
+// rerun says what becomes of a request without a record.
+func (v *verifier) rerun() string {
 	if v.record.State.Ended() {
 		return ""
 	}

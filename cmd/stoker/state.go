@@ -73,9 +73,16 @@ func (a *app) writeRebuilt(r *store.Rebuilt) {
 	}
 	fmt.Fprintf(a.stdout, "batches   %d: %s; %d of %d requests have their record\n", r.Batches, countText(r.States), r.Records, r.Requests)
 	for _, s := range r.Skipped {
-		fmt.Fprintf(a.stdout, "skipped   %s: %s\n", printable(s.Folder), s.Reason)
+		what := "skipped"
+		if s.Kept {
+			what = "kept"
+		}
+		fmt.Fprintf(a.stdout, "%-9s %s: %s\n", what, printable(s.Folder), s.Reason)
+		if s.Kept {
+			fmt.Fprintln(a.stdout, "          what the old database says of it is in the new one; results that are only in its folder cannot be published")
+		}
 		if s.Blocked {
-			fmt.Fprintln(a.stdout, "          its claimed file does not run again unless the folder is moved away and the state rebuilt with --force")
+			fmt.Fprintln(a.stdout, "          put its files back from a copy, or move the folder away: then rebuild with --force; without the folder its claimed file runs again")
 		}
 	}
 	if n := len(r.Claims); n > 0 {
