@@ -161,41 +161,23 @@ func (b *Batch) Deaths(seq uint32) int { return b.suspects[seq] }
 // Request reads and parses a request. A line that cannot run is a *batchfile.LineError; any other error is the disk's.
 // The request aliases a buffer that the next call overwrites.
 func (b *Batch) Request(seq uint32) (batchfile.Request, error) {
-	w, err := b.row(seq)
+	w, err := b.snapshot.row(seq)
 	if err != nil {
 		return batchfile.Request{}, err
-	}
-	if w.flags&rowTooLong != 0 {
-		head, err := b.snapshot.head(w)
-		if err != nil {
-			return batchfile.Request{}, err
-		}
-		line := batchfile.Line{Number: int64(w.line), Offset: w.offset, Length: int64(w.length), TooLong: true, Head: head}
-		return batchfile.Request{}, batchfile.TooLongError(line, int(b.Meta.MaxLine))
 	}
 	text, err := b.snapshot.line(w)
 	if err != nil {
 		return batchfile.Request{}, err
+	}
+	if w.flags&rowTooLong != 0 {
+		line := batchfile.Line{Number: int64(w.line), Offset: w.offset, Length: int64(w.length), TooLong: true, Head: text}
+		return batchfile.Request{}, batchfile.TooLongError(line, int(b.Meta.MaxLine))
 	}
 	req, err := b.parser.Parse(text, int64(w.line))
 	if err == nil && w.flags&rowDuplicate != 0 {
 		err = batchfile.DuplicateError(req.Ref, int64(w.first))
 	}
 	return req, err
-}
-
-// row reads a request's row of the line index, and checks that it can be one.
-func (b *Batch) row(seq uint32) (row, error) {
-	w, err := b.snapshot.row(seq)
-	if err != nil {
-		return row{}, err
-	}
-	size := b.Meta.Input.Snapshot
-	fits := w.offset >= 0 && w.offset <= size && int64(w.length) <= size-w.offset
-	if !fits || !w.plausible() || (int64(w.length) > b.Meta.MaxLine) != (w.flags&rowTooLong != 0) {
-		return row{}, fmt.Errorf("read line index %s: the row of request %d is damaged", b.snapshot.index.Name(), seq)
-	}
-	return w, nil
 }
 
 // Append adds a result or a suspect to the journal. A result for a request that has one is ignored, which fresh

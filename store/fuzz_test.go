@@ -279,15 +279,17 @@ func FuzzMeta(f *testing.F) {
 	w, id := fuzzWorld(f)
 	whole, err := os.ReadFile(w.path(id, metaFile))
 	must(f, err)
+	object, err := unsealed(whole)
+	must(f, err)
 	replace := func(old, new string) []byte {
-		if !bytes.Contains(whole, []byte(old)) {
-			f.Fatalf("meta.json has no %s: %s", old, whole)
+		if !bytes.Contains(object, []byte(old)) {
+			f.Fatalf("meta.json has no %s: %s", old, object)
 		}
-		return bytes.Replace(whole, []byte(old), []byte(new), 1)
+		return sealed(bytes.Replace(object, []byte(old), []byte(new), 1))
 	}
 	for _, content := range [][]byte{
 		whole, whole[:len(whole)-1], {}, []byte(`{}`), []byte(`null`), replace(`"requests":3`, `"requests":0`), replace(`"requests":3`, `"requests":4000000000`),
-		replace(`"max_line":`, `"max_line":-`), replace(`"schema":1`, `"schema":2`), replace(`"endpoint"`, `"defaults":[],"endpoint"`),
+		replace(`"max_line":`, `"max_line":-`), replace(`"schema":2`, `"schema":3`), flip(whole, 30), replace(`"endpoint"`, `"defaults":[],"endpoint"`),
 	} {
 		f.Add(content)
 	}

@@ -3,7 +3,10 @@ package store
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"hash/crc32"
+	"io/fs"
 	"os"
 
 	"stoker/store/batchfile"
@@ -14,9 +17,12 @@ import (
 //
 //	0  offset of the line's first byte     8  length in bytes, without its end     12 line number from 1
 //	16 flags                               20 of a duplicate: number of the first line with its custom_id
+//	24 CRC-32C of the line, or of the head of one that is too long
+//	28 CRC-32C of the request's number and of the row before this field
 //
-// All integers are little-endian.
-const rowSize = 24
+// All integers are little-endian. So a row that is damaged, or another request's, is known by itself, and so is a line that
+// is not what was accepted.
+const rowSize = 32
 
 type rowFlags uint32
 
@@ -32,30 +38,43 @@ type row struct {
 	line   uint32
 	flags  rowFlags
 	first  uint32
+	text   uint32 // CRC-32C
 }
 
-func (r row) append(dst []byte) []byte {
+func (r row) append(dst []byte, seq uint32) []byte {
+	start := len(dst)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(r.offset))
 	dst = binary.LittleEndian.AppendUint32(dst, r.length)
 	dst = binary.LittleEndian.AppendUint32(dst, r.line)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(r.flags))
-	return binary.LittleEndian.AppendUint32(dst, r.first)
+	dst = binary.LittleEndian.AppendUint32(dst, r.first)
+	dst = binary.LittleEndian.AppendUint32(dst, r.text)
+	return binary.LittleEndian.AppendUint32(dst, rowCRC(dst[start:], seq))
 }
 
-// plausible reports whether a row can be one: no request is on a blank line, nor before the first.
-func (r row) plausible() bool {
-	const known = rowInvalid | rowDuplicate | rowTooLong
-	isDuplicate := r.flags&rowDuplicate != 0
-	return r.length > 0 && r.line > 0 && r.flags&^known == 0 && isDuplicate == (r.first > 0) && r.first < r.line
+func rowCRC(b []byte, seq uint32) uint32 {
+	var n [4]byte
+	binary.LittleEndian.PutUint32(n[:], seq)
+	return crc32.Update(crc32.Checksum(n[:], crcTable), crcTable, b)
 }
 
-func parseRow(b []byte) row {
+// parseRow reads a request's row. The error is errDamagedRow if it is not what was written for this request.
+func parseRow(b []byte, seq uint32) (row, error) {
+	const end = rowSize - 4
+	if binary.LittleEndian.Uint32(b[end:]) != rowCRC(b[:end], seq) {
+		return row{}, errDamagedRow
+	}
 	return row{
 		offset: int64(binary.LittleEndian.Uint64(b)), length: binary.LittleEndian.Uint32(b[8:]),
 		line: binary.LittleEndian.Uint32(b[12:]), flags: rowFlags(binary.LittleEndian.Uint32(b[16:])),
-		first: binary.LittleEndian.Uint32(b[20:]),
-	}
+		first: binary.LittleEndian.Uint32(b[20:]), text: binary.LittleEndian.Uint32(b[24:]),
+	}, nil
 }
+
+var (
+	errDamagedRow  = errors.New("the row is damaged")
+	errDamagedLine = errors.New("the line is damaged")
+)
 
 // indexWriter writes rows in order; markDuplicate changes one that is already written.
 type indexWriter struct {
@@ -74,7 +93,7 @@ func createIndex(fsys durable.FS, path string) (*indexWriter, error) {
 }
 
 func (w *indexWriter) add(r row) error {
-	w.buf = r.append(w.buf[:0])
+	w.buf = r.append(w.buf[:0], w.n)
 	w.n++
 	_, err := w.w.Write(w.buf)
 	return err
@@ -91,16 +110,24 @@ func (w *indexWriter) markDuplicate(seq, firstSeq uint32) error {
 	}
 	r.flags |= rowInvalid | rowDuplicate
 	r.first = first.line
-	_, err = w.f.WriteAt(r.append(nil), int64(seq)*rowSize)
+	_, err = w.f.WriteAt(r.append(nil, seq), int64(seq)*rowSize)
 	return err
 }
 
 func readRow(f source, seq uint32) (row, error) {
 	var b [rowSize]byte
 	if _, err := f.ReadAt(b[:], int64(seq)*rowSize); err != nil {
-		return row{}, fmt.Errorf("read line index %s, request %d: %w", f.Name(), seq, err)
+		return row{}, indexError(f, seq, err)
 	}
-	return parseRow(b[:]), nil
+	r, err := parseRow(b[:], seq)
+	return r, indexError(f, seq, err)
+}
+
+func indexError(f source, seq uint32, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: fmt.Sprintf("read line index, request %d", seq), Path: f.Name(), Err: err}
 }
 
 // snapshotReader reads requests of a snapshot, fast in nearly the order of the lines.
@@ -158,15 +185,20 @@ func (r *snapshotReader) row(seq uint32) (row, error) {
 	if err != nil {
 		return row{}, err
 	}
-	return parseRow(b), nil
+	w, err := parseRow(b, seq)
+	return w, indexError(r.index, seq, err)
 }
 
-// line returns a row's text, valid until the next call.
+// line returns a row's text, valid until the next call; of a line that is too long its beginning, enough to find its
+// custom_id.
 func (r *snapshotReader) line(w row) ([]byte, error) {
-	return r.text.read(r.input, w.offset, int(w.length))
-}
-
-// head returns the beginning of a line that is too long to be read, enough to find its custom_id.
-func (r *snapshotReader) head(w row) ([]byte, error) {
-	return r.text.read(r.input, w.offset, int(min(w.length, batchfile.HeadLength)))
+	length := w.length
+	if w.flags&rowTooLong != 0 {
+		length = min(length, batchfile.HeadLength)
+	}
+	text, err := r.text.read(r.input, w.offset, int(length))
+	if err == nil && crc32.Checksum(text, crcTable) != w.text {
+		err = &fs.PathError{Op: fmt.Sprintf("read line %d", w.line), Path: r.input.Name(), Err: errDamagedLine}
+	}
+	return text, err
 }

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -111,8 +114,9 @@ func ValidID(s string) bool {
 }
 
 const (
-	metaFile   = "meta.json"
-	metaSchema = 1
+	metaFile = "meta.json"
+	// metaSchema is the version of a batch folder's files: meta.json itself, snapshot, line index and journal.
+	metaSchema = 2
 )
 
 func writeMeta(fsys durable.FS, dir string, m *Meta) error {
@@ -120,7 +124,7 @@ func writeMeta(fsys durable.FS, dir string, m *Meta) error {
 	if err != nil {
 		return fmt.Errorf("encode meta of %s: %w", m.ID, err)
 	}
-	return durable.WriteFile(fsys, filepath.Join(dir, metaFile), b, 0o600)
+	return durable.WriteFile(fsys, filepath.Join(dir, metaFile), sealed(b), 0o600)
 }
 
 func readMeta(fsys durable.FS, dir string) (*Meta, error) {
@@ -130,10 +134,34 @@ func readMeta(fsys durable.FS, dir string) (*Meta, error) {
 		return nil, fmt.Errorf("read meta: %w", err)
 	}
 	m := new(Meta)
-	if err := json.Unmarshal(b, m); err != nil {
+	if b, err = unsealed(b); err == nil {
+		err = json.Unmarshal(b, m)
+	}
+	if err != nil {
 		return nil, &fs.PathError{Op: "read meta", Path: path, Err: err}
 	}
 	return m, nil
+}
+
+// seal is the last member of meta.json: the CRC-32C of the object without it.
+const seal = `,"crc32c":"%08x"}`
+
+// sealed adds the seal to an object.
+func sealed(object []byte) []byte {
+	return fmt.Appendf(bytes.Clone(object[:len(object)-1]), seal, crc32.Checksum(object, crcTable))
+}
+
+// unsealed is the object without its seal, if that is whole.
+func unsealed(b []byte) ([]byte, error) {
+	cut := len(b) - len(fmt.Sprintf(seal, 0))
+	if cut < 0 {
+		return nil, errors.New("it is cut off")
+	}
+	object := append(bytes.Clone(b[:cut]), '}')
+	if !bytes.Equal(sealed(object), b) {
+		return nil, errors.New("its checksum does not fit")
+	}
+	return object, nil
 }
 
 // check refuses a meta that is damaged, or another batch's: it must say what the record says.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"math"
@@ -196,8 +197,9 @@ func (s *snapshot) tooMany(line batchfile.Line) bool {
 func (s *snapshot) addLine(line batchfile.Line) error {
 	s.decoded = line.Offset + line.Length
 	r := row{offset: line.Offset, length: uint32(min(line.Length, 1<<32-1)), line: uint32(line.Number)}
+	r.text = crc32.Checksum(line.Text, crcTable)
 	if line.TooLong {
-		r.flags = rowInvalid | rowTooLong
+		r.flags, r.text = rowInvalid|rowTooLong, crc32.Checksum(line.Head, crcTable)
 	} else if req, err := s.parser.Parse(line.Text, line.Number); err != nil {
 		r.flags = rowInvalid
 	} else if err := s.addRequest(&req); err != nil {

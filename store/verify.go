@@ -220,7 +220,7 @@ func (v *verifier) run(ctx context.Context) error {
 	v.batch, v.record = b, b.Record
 	v.report.Requests += int64(b.Meta.Requests)
 	v.report.Redone += int64(b.progress.Redone)
-	if !v.checkSnapshot() {
+	if !v.checkSnapshot(ctx) {
 		return nil // without it the journal's records cannot be judged
 	}
 	if err := v.checkJournal(ctx); err != nil {
@@ -250,12 +250,15 @@ func (v *verifier) checkRecovery() error {
 	return nil
 }
 
-// checkSnapshot proves that the snapshot and its line index are what was accepted, as far as sizes tell, and the digest
-// of an input that was not compressed.
-func (v *verifier) checkSnapshot() (ok bool) {
+// checkSnapshot proves that the snapshot and its line index are what was accepted: by their sizes, each row and line by its
+// checksum, and an input that was not compressed by its digest.
+func (v *verifier) checkSnapshot(ctx context.Context) (ok bool) {
 	m, s := v.batch.Meta, &v.batch.snapshot
 	ok = v.checkSize(s.input, m.Input.Snapshot)
 	ok = v.checkSize(s.index, int64(m.Requests)*rowSize) && ok
+	for seq := uint32(0); ok && seq < m.Requests && ctx.Err() == nil; seq++ {
+		v.checkLine(seq)
+	}
 	if !ok || m.Input.Compression != Plain {
 		return ok
 	}
@@ -264,6 +267,18 @@ func (v *verifier) checkSnapshot() (ok bool) {
 		v.broken(NothingLost, s.input.Name(), 0, "is not what was accepted: %s", cmp.Or(errorText(err), string(got)))
 	}
 	return true
+}
+
+func (v *verifier) checkLine(seq uint32) {
+	s := &v.batch.snapshot
+	w, err := s.row(seq)
+	if err != nil {
+		v.broken(NothingLost, s.index.Name(), 0, "%v", err)
+		return
+	}
+	if _, err := s.line(w); err != nil {
+		v.broken(NothingLost, s.input.Name(), int64(w.line), "%v", err)
+	}
 }
 
 func (v *verifier) checkSize(f durable.File, want int64) bool {

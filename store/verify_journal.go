@@ -67,10 +67,7 @@ func (v *verifier) checkRecord(at int64, f Frame, known bool) {
 		v.broken(NoStray, name, 0, "the record at %d is of request %d, but there are %d", at, f.Seq, b.Meta.Requests)
 		return
 	}
-	ref, err := v.ref(f.Seq)
-	if err != nil {
-		v.broken(NothingLost, b.snapshot.index.Name(), 0, "request %d cannot be read: %v", f.Seq, err)
-	}
+	ref, err := v.ref(f.Seq) // what is wrong with the snapshot is told already
 	if first := v.offsets[f.Seq]; first != 0 {
 		v.broken(OneRecord, name, ref.Line, "the record at %d is a second one of this request; the first one is at %d", at, first)
 		return
@@ -96,7 +93,7 @@ func (v *verifier) ref(seq uint32) (batchfile.Ref, error) {
 
 // line is a request's line number, or 0 if it cannot be read.
 func (v *verifier) line(seq uint32) int64 {
-	w, err := v.batch.row(seq)
+	w, err := v.batch.snapshot.row(seq)
 	if err != nil {
 		return 0
 	}

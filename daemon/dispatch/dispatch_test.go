@@ -255,7 +255,7 @@ func TestUnreadableBatch(t *testing.T) {
 // A line that cannot be read costs its batch, not the daemon: what the engine holds of it is recorded, and the others
 // go on. Once the file is whole again, so does this one.
 func TestUnreadableLine(t *testing.T) {
-	const rowSize = 24
+	const rowSize = 32
 	for name, line := range map[string]string{"a request": `{"prompt":"bad"}`, "a line of a refused file": "no JSON"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -114,7 +114,7 @@ func (s *Splitter) read() (line Line, blank bool, err error) {
 	return s.line(text, int64(len(raw)), len(raw)-len(text)), isBlank(text), nil
 }
 
-// readLong reads on after a line's first chunk, which filled the read buffer. It keeps no more than the limit.
+// readLong reads on after a line's first chunk, which filled the read buffer. It keeps no more than the limit, or a head.
 func (s *Splitter) readLong(chunk []byte) (line Line, blank bool, err error) {
 	s.long = s.long[:0]
 	var (
@@ -125,7 +125,7 @@ func (s *Splitter) readLong(chunk []byte) (line Line, blank bool, err error) {
 		size += int64(len(chunk))
 		blank = blank && isBlank(chunk)
 		tail = lastTwo(append(tail, lastTwo(chunk)...))
-		s.long = appendUpTo(s.long, chunk, s.maxLine+len("\r\n"))
+		s.long = appendUpTo(s.long, chunk, max(s.maxLine, HeadLength)+len("\r\n"))
 		if err != bufio.ErrBufferFull {
 			break
 		}

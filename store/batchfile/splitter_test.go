@@ -66,7 +66,7 @@ func TestSplitter(t *testing.T) {
 			{Number: 1, Length: int64(len(long)), TooLong: true, Head: []byte(long[:HeadLength])},
 			{Number: 2, Offset: int64(len(long)) + 2, Length: 1, Text: []byte("a")},
 		}, false},
-		{"too long and without end", long, 5, []Line{{Number: 1, Length: int64(len(long)), TooLong: true, Head: []byte("xxxxxxx")}}, false},
+		{"too long and without end", long, 5, []Line{{Number: 1, Length: int64(len(long)), TooLong: true, Head: []byte(long[:HeadLength])}}, false},
 		{"blank and too long", strings.Repeat(" ", 2*readBuffer) + "\na\n", 5, []Line{
 			{Number: 2, Offset: 2*readBuffer + 1, Length: 1, Text: []byte("a")},
 		}, true},
