@@ -37,7 +37,7 @@ func (s *Store) room(bytes, nth int64) error {
 	if space.Free >= need {
 		return nil
 	}
-	return &durable.FullError{Dir: s.dir, Need: need, Free: space.Free, Err: unix.ENOSPC}
+	return &durable.FullError{Dir: s.dir, Need: need, Free: space.Free, Total: space.Total, Err: unix.ENOSPC}
 }
 
 // thrifty is the state's filesystem for a copy whose size is not known before. It stops writing before the reserve is

@@ -170,9 +170,15 @@ func TestStateHasNoRoom(t *testing.T) {
 		}
 		r.write("large.jsonl", strings.Repeat(line, 200_000)) // 3.2 MB
 		r.write("small.jsonl", line)
+		r.write("huge.jsonl", strings.Repeat(line, 1_200_000)) // 19 MB
 		r.run()
 		r.pass(10 * time.Second)
 		r.want("small.jsonl")
+		r.wantReason("huge.jsonl", dir+" never has room for it: about 19 MiB are needed, and its filesystem has 16 MiB in all")
+		if err := os.Remove(r.path("huge.jsonl")); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(5 * time.Second)
 		r.wantReason("large.jsonl", dir+" is full: about 4.1 MiB are needed, ")
 		if st := r.inbox.Status(); st.Held != 1 || st.Lacks == nil {
 			t.Errorf("status is %+v", st)

@@ -27,10 +27,11 @@ func SpaceOf(dir string) (Space, error) {
 
 // FullError means that a folder's filesystem has no room for what is to be written. It is waited for.
 type FullError struct {
-	Dir  string
-	Need int64 // bytes, at least
-	Free int64
-	Err  error // ENOSPC, or EDQUOT
+	Dir   string
+	Need  int64 // bytes, at least
+	Free  int64
+	Total int64 // of the filesystem; 0: not known
+	Err   error // ENOSPC, or EDQUOT
 }
 
 func (e *FullError) Error() string {
@@ -38,6 +39,8 @@ func (e *FullError) Error() string {
 	switch {
 	case errors.Is(e.Err, unix.EDQUOT):
 		return fmt.Sprintf("the quota on %s is used up: about %s more are needed", e.Dir, need)
+	case 0 < e.Total && e.Total < e.Need:
+		return fmt.Sprintf("%s never has room for it: about %s are needed, and its filesystem has %s in all", e.Dir, need, humanize.IBytes(uint64(e.Total)))
 	case e.Free > e.Need: // the kernel refused all the same
 		return fmt.Sprintf("%s has no room left: about %s are needed, and though %s are free the filesystem takes no more (inodes?)", e.Dir, need, free)
 	}
@@ -59,7 +62,7 @@ func Full(dir string, need int64, err error) error {
 		full.Err = unix.EDQUOT
 	}
 	if space, err := SpaceOf(dir); err == nil {
-		full.Free = space.Free
+		full.Free, full.Total = space.Free, space.Total
 	}
 	return full
 }
