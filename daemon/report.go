@@ -50,7 +50,7 @@ func (d *Daemon) Batches(state store.State) (*api.Batches, error) {
 	}
 	feed := d.line.Dispatch.Snapshot()
 	for i := range list.Batches {
-		d.refresh(&list.Batches[i], feed.Running)
+		d.refresh(&list.Batches[i], &feed)
 	}
 	return list, nil
 }
@@ -66,13 +66,19 @@ func (d *Daemon) Batch(id string) (*api.Batch, error) {
 		return nil, err
 	}
 	b.SchemaVersion = api.SchemaVersion
-	d.refresh(&b, d.line.Dispatch.Snapshot().Running)
+	feed := d.line.Dispatch.Snapshot()
+	d.refresh(&b, &feed)
 	return &b, nil
 }
 
 // refresh replaces the last checkpoint's figures by those of now, and says why a batch waits.
-func (d *Daemon) refresh(b *api.Batch, running []dispatch.Running) {
-	for _, r := range running {
+func (d *Daemon) refresh(b *api.Batch, feed *dispatch.Snapshot) {
+	for _, u := range feed.Unreadable {
+		if u.ID == b.ID {
+			b.Reason = "cannot be read: " + u.Reason
+		}
+	}
+	for _, r := range feed.Running {
 		if r.ID == b.ID {
 			b.Completed, b.Failed, b.Redone, b.CompletionTokens, b.Reason = r.Completed, r.Failed, r.Redone, r.Tokens, r.Reason
 		}

@@ -62,7 +62,7 @@ func (h *health) fail(cause error) error {
 
 // changed judges the end of an operation that changes the state. What says that nothing was done is left to the caller.
 func (h *health) changed(err error) error {
-	if err == nil || durable.IsFull(err) || isScarce(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+	if err == nil || durable.IsFull(err) || IsScarce(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return h.fail(err)
@@ -70,14 +70,14 @@ func (h *health) changed(err error) error {
 
 // synced judges the end of a sync.
 func (h *health) synced(err error) error {
-	if err == nil || isScarce(err) {
+	if err == nil || IsScarce(err) {
 		return err
 	}
 	return h.fail(err)
 }
 
-// isScarce reports whether the machine lacks something that comes back by itself; nothing was written.
-func isScarce(err error) bool {
+// IsScarce reports whether the machine lacks something that comes back by itself; nothing was written.
+func IsScarce(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/oklog/ulid/v2"
 	"go.etcd.io/bbolt"
-	"golang.org/x/sys/unix"
 
 	"stoker/store/durable"
 )
@@ -300,7 +299,7 @@ func (r *rebuild) restore(id string) error {
 		return err
 	}
 	b, err := s.OpenBatch(id)
-	if isShortage(err) {
+	if durable.IsFull(err) || IsScarce(err) { // the machine's, not the batch's
 		return err
 	}
 	if err != nil {
@@ -315,16 +314,6 @@ func (r *rebuild) restore(id string) error {
 	r.report.Requests += int64(record.Requests)
 	r.report.Records += int64(b.progress.Records())
 	return nil
-}
-
-// isShortage tells errors of the machine from those of a batch.
-func isShortage(err error) bool {
-	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 // hasResults reports whether a folder holds more of a journal than its head.

@@ -101,7 +101,7 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 	fmt.Fprintf(w, "inbox    %s%s\n", loaded.Paths.Inbox, inboxState(s.Inbox))
 	fmt.Fprintf(w, "batches  %s\n", countText(s.Batches))
 	for _, b := range s.BadRecords {
-		fmt.Fprintf(w, "damaged  %s; 'stoker state rebuild' finds what can be found\n", b.Reason)
+		fmt.Fprintf(w, "damaged  %s; 'stoker verify' says what can be done\n", b.Reason)
 	}
 	for _, f := range s.Storage {
 		fmt.Fprintf(w, "storage  %s\n", printable(storageText(&f)))

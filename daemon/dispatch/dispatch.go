@@ -5,7 +5,6 @@ package dispatch
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -157,6 +156,14 @@ func (d *Dispatcher) Reopen(b *store.Batch) {
 		if err := b.Close(); err != nil {
 			d.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("close batch")
 		}
+	}
+}
+
+// LeaveOut takes down that a batch cannot be read when it is to be published.
+func (d *Dispatcher) LeaveOut(id string, err error) {
+	select {
+	case d.calls <- func() { d.unreadableBatch(id, err) }:
+	case <-d.done:
 	}
 }
 
@@ -321,11 +328,7 @@ func (d *Dispatcher) open(id string) error {
 }
 
 // passes reports whether an error tells of a want that others end, not of a damaged batch.
-func passes(err error) bool {
-	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOSPC, unix.EDQUOT}, func(want error) bool {
-		return errors.Is(err, want)
-	})
-}
+func passes(err error) bool { return durable.IsFull(err) || store.IsScarce(err) }
 
 func (d *Dispatcher) unreadableBatch(id string, err error) {
 	d.o.Logger.Error().Err(err).Str("batch", id).Msg("batch cannot be read; leaving it out")

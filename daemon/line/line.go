@@ -62,6 +62,7 @@ func New(o Options) *Line {
 	out, in := o.Outbox, o.Inbox
 	out.Changed = func(r *store.Record) bool { return l.Inbox.Changed(r) }
 	out.Reopen = func(b *store.Batch) { l.Dispatch.Reopen(b) }
+	out.Unreadable = func(id string, err error) { l.Dispatch.LeaveOut(id, err) }
 	out.Ended = func(r *store.Record) { l.Inbox.Ended(r) }
 	l.Outbox = outbox.New(out)
 	in.Store = o.Store

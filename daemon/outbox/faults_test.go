@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"stoker/store"
 	"stoker/store/durable"
 	"stoker/test/faultfs"
 )
@@ -166,5 +167,41 @@ func TestTakenBeforeTheLastSync(t *testing.T) {
 		r.pass(time.Minute)
 		r.wantEnded(1)
 		r.wantFiles()
+	})
+}
+
+// A journal that cannot be read when its batch is to be published costs that batch, until the next start, and nobody else.
+func TestUnreadableJournal(t *testing.T) {
+	bubble(t, func(r *rig) {
+		disk := faultfs.New(durable.Local{})
+		if err := r.store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if r.store, err = store.OpenOn(disk, filepath.Join(r.dir, "state")); err != nil {
+			t.Fatal(err)
+		}
+		bad, good := r.complete("", "bad.jsonl", three...), r.complete("", "good.jsonl", three...)
+		disk.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.Read && strings.Contains(path, bad.Meta.ID) {
+				return unix.EIO
+			}
+			return nil
+		})
+		r.run()
+		r.finish(bad)
+		r.finish(good)
+		r.wantEnded(1)
+		if len(r.leftOut) != 1 || !strings.HasPrefix(r.leftOut[0], bad.Meta.ID+": ") || !strings.Contains(r.leftOut[0], unix.EIO.Error()) {
+			t.Errorf("left out are %q", r.leftOut)
+		}
+		if s := r.publisher.Status(); s != (Status{}) {
+			t.Errorf("status is %+v", s)
+		}
+		r.stop()
+		disk.Set(nil)
+		r.run()
+		r.finish(r.open(bad.Meta.ID))
+		r.wantEnded(2)
 	})
 }

@@ -33,6 +33,7 @@ type rig struct {
 	mu       sync.Mutex
 	ended    []*store.Record
 	reopened []*store.Batch
+	leftOut  []string // why
 }
 
 // bubble runs a test on a fake clock. What it publishes must pass verify in the end.
@@ -46,7 +47,7 @@ func bubble(t *testing.T, test func(*rig)) {
 		}
 		r.o = Options{
 			Dir: filepath.Join(r.dir, "outbox"), InputOrder: true, Mode: 0o640, Group: -1, Notes: true,
-			Changed: func(*store.Record) bool { return false }, Reopen: r.reopen, Ended: r.end, Logger: zerolog.Nop(),
+			Changed: func(*store.Record) bool { return false }, Reopen: r.reopen, Ended: r.end, Unreadable: r.leaveOut, Logger: zerolog.Nop(),
 		}
 		test(r)
 		r.stop()
@@ -70,6 +71,12 @@ func (r *rig) reopen(b *store.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reopened = append(r.reopened, b)
+}
+
+func (r *rig) leaveOut(id string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leftOut = append(r.leftOut, id+": "+err.Error())
 }
 
 func (r *rig) run() {

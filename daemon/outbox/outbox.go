@@ -30,6 +30,8 @@ type Options struct {
 	Changed func(*store.Record) bool
 	// Reopen takes back a batch whose records were found damaged.
 	Reopen func(*store.Batch)
+	// Unreadable is told of each batch that is left out because its folder in the state cannot be read.
+	Unreadable func(id string, err error)
 	// Ended is told of each batch that has ended.
 	Ended  func(*store.Record)
 	Logger zerolog.Logger
@@ -106,8 +108,9 @@ const (
 	roomPause = 2 * time.Second
 )
 
-// Run publishes until the context ends, which leaves the rest for the next start. Faults of the outbox are waited out;
-// an error means that the state itself cannot be written.
+// Run publishes until the context ends, which leaves the rest for the next start. Faults of the outbox are waited out; a
+// batch that cannot be read costs itself, because a read that fails says nothing of what was written; an error means that
+// the state itself cannot be written.
 func (p *Publisher) Run(ctx context.Context) error {
 	defer p.closeAll()
 	pause, failures := minPause, 0
@@ -123,7 +126,10 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 		err := p.publish(b)
 		if err != nil && !isWaitedFor(err) {
-			return errors.Join(err, b.Close())
+			if err := p.leaveOut(b, err); err != nil {
+				return err
+			}
+			err = nil
 		}
 		p.setProblem(err)
 		if err == nil {
@@ -137,6 +143,17 @@ func (p *Publisher) Run(ctx context.Context) error {
 			pause, failures = min(2*pause, maxPause), 0
 		}
 	}
+	return nil
+}
+
+// leaveOut gives a batch up until the next start, unless the error is the whole state's.
+func (p *Publisher) leaveOut(b *store.Batch, cause error) error {
+	var final *store.FinalError
+	err := errors.Join(cause, b.Close())
+	if errors.As(err, &final) {
+		return err
+	}
+	p.o.Unreadable(b.Meta.ID, err)
 	return nil
 }
 
@@ -222,11 +239,11 @@ func onShare(err error) error {
 	return &shareError{err}
 }
 
-// isWaitedFor tells faults of the share, and full disks wherever they are, from what ends the process.
+// isWaitedFor tells faults of the share, and what is lacking wherever it is, from what waiting does not end.
 func isWaitedFor(err error) bool {
 	var final *store.FinalError
 	var share *shareError
-	return !errors.As(err, &final) && (errors.As(err, &share) || durable.IsFull(err))
+	return !errors.As(err, &final) && (errors.As(err, &share) || durable.IsFull(err) || store.IsScarce(err))
 }
 
 // publish takes a complete batch to its end. Each step may be repeated: a crash or a fault in between goes on with the
