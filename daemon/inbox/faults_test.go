@@ -2,10 +2,8 @@ package inbox
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,50 +17,31 @@ import (
 	"stoker/test/faultfs"
 )
 
-// Each operation on the share fails once, and the first of each kind with each errno that shares know, while a file is
-// taken, and its input archived: it is neither lost nor taken twice.
+// Whatever fails once on the share while a file is taken, and its input archived: it is neither lost nor taken twice.
 func TestEveryFaultOfTheShareIsWaitedOut(t *testing.T) {
-	for _, op := range faultfs.Ops {
-		for _, errno := range []unix.Errno{unix.EIO, unix.EROFS, unix.ESTALE, unix.ENOTCONN, unix.EACCES, unix.ETIMEDOUT, unix.ENOSPC, unix.EDQUOT} {
-			t.Run(fmt.Sprintf("%s %s", op, unix.ErrnoName(errno)), func(t *testing.T) {
-				for nth := 1; failsOnce(t, op, errno, nth) && errno == unix.EIO; nth++ {
-				}
-			})
-		}
-	}
-}
-
-// failsOnce takes a file and archives it while the nth operation of a kind fails. It reports whether there are so many.
-func failsOnce(t *testing.T, op faultfs.Op, errno unix.Errno, nth int) (failed bool) {
-	bubble(t, func(r *rig) {
-		var seen atomic.Int64
-		faulty := faultfs.New(durable.Local{})
-		faulty.Set(func(o faultfs.Op, _ string) error {
-			if o == op && seen.Add(1) == int64(nth) {
-				return errno
-			}
-			return nil
-		})
-		r.o.FS = faulty
-		r.write("q/x.jsonl", line)
-		r.run()
-		r.pass(2 * time.Minute)
-		r.want("q/x.jsonl")
-		if len(r.admitted) != 1 {
-			t.Fatalf("%s %d failed with %v: taken %d times", op, nth, errno, len(r.admitted))
-		}
-		if op != faultfs.ReadDir && op != faultfs.Stat { // of which a scan does many
-			r.end(r.admitted[0])
+	faultfs.EachOnce(t, func(t *testing.T, fault *faultfs.Once) {
+		bubble(t, func(r *rig) {
+			faulty := faultfs.New(durable.Local{})
+			faulty.Set(fault.Fails)
+			r.o.FS = faulty
+			r.write("q/x.jsonl", line)
+			r.run()
 			r.pass(2 * time.Minute)
-			r.wantTree("archive", "done/q/x.jsonl")
-			r.wantTree("inbox")
-		}
-		failed = seen.Load() >= int64(nth) && nth < 40
-		if err := r.store.Fault(); err != nil {
-			t.Errorf("%s %d failed with %v, and the state is blamed: %v", op, nth, errno, err)
-		}
+			r.want("q/x.jsonl")
+			if len(r.admitted) != 1 {
+				t.Fatalf("%s: taken %d times", fault, len(r.admitted))
+			}
+			if fault.Op != faultfs.ReadDir && fault.Op != faultfs.Stat { // of which a scan does many
+				r.end(r.admitted[0])
+				r.pass(2 * time.Minute)
+				r.wantTree("archive", "done/q/x.jsonl")
+				r.wantTree("inbox")
+			}
+			if err := r.store.Fault(); err != nil {
+				t.Errorf("%s, and the state is blamed: %v", fault, err)
+			}
+		})
 	})
-	return failed
 }
 
 // hangingOn is a filesystem on which everything below a folder hangs until it is released.

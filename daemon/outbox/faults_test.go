@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,63 +17,49 @@ import (
 	"stoker/test/faultfs"
 )
 
-// Each operation on the share fails once, and the first of each kind with each errno that shares know. The results are written anew with new
-// descriptors, and nothing of the failed attempt stays.
+// Whatever fails once on the share: the results are written anew with new descriptors, and nothing of the failed attempt
+// stays.
 func TestEveryFaultOfTheShareIsWaitedOut(t *testing.T) {
-	for _, op := range faultfs.Ops {
-		for _, errno := range []unix.Errno{unix.EIO, unix.EROFS, unix.ESTALE, unix.ENOTCONN, unix.EACCES, unix.ETIMEDOUT, unix.ENOSPC, unix.EDQUOT} {
-			t.Run(fmt.Sprintf("%s %s", op, unix.ErrnoName(errno)), func(t *testing.T) {
-				for nth := 1; failsOnce(t, op, errno, nth) && errno == unix.EIO; nth++ {
-				}
-			})
-		}
-	}
+	faultfs.EachOnce(t, func(t *testing.T, fault *faultfs.Once) {
+		bubble(t, func(r *rig) {
+			share := faultfs.New(durable.Local{})
+			share.Set(neverSyncsAgain(t, fault.Fails))
+			b := r.complete("", "x.jsonl", three...)
+			r.o.FS, r.o.Notes = share, false
+			r.run()
+			r.finish(b)
+			if fault.Happened() && len(r.ended) == 0 && !strings.Contains(r.publisher.Status().Reason, words(fault.Errno)) {
+				t.Errorf("%s: status is %+v", fault, r.publisher.Status())
+			}
+			r.pass(2 * maxPause)
+			r.wantEnded(1)
+			r.wantFiles(results...)
+			if s := r.publisher.Status(); s != (Status{}) {
+				t.Errorf("%s: status is %+v", fault, s)
+			}
+		})
+	})
 }
 
-// failsOnce publishes a batch while the nth operation of a kind fails. It reports whether there are so many.
-func failsOnce(t *testing.T, op faultfs.Op, errno unix.Errno, nth int) (failed bool) {
-	bubble(t, func(r *rig) {
-		var mu sync.Mutex // of what the rule keeps
-		seen, broken := 0, ""
-		share := faultfs.New(durable.Local{})
-		share.Set(func(o faultfs.Op, path string) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if o == faultfs.Sync && path == broken {
-				t.Errorf("%s was synced again after its sync failed", path)
-			}
-			if o == faultfs.Create && path == broken {
-				broken = "" // another file of this name
-			}
-			if o != op {
-				return nil
-			}
-			if seen++; seen != nth {
-				return nil
-			}
-			if o == faultfs.Sync {
-				broken = path
-			}
-			return errno
-		})
-		b := r.complete("", "x.jsonl", three...)
-		r.o.FS, r.o.Notes = share, false
-		r.run()
-		r.finish(b)
+// neverSyncsAgain is a rule that watches over another one: a file whose sync failed must not be synced again.
+func neverSyncsAgain(t *testing.T, rule faultfs.Rule) faultfs.Rule {
+	var mu sync.Mutex
+	broken := ""
+	return func(op faultfs.Op, path string) error {
 		mu.Lock()
-		failed = seen >= nth
-		mu.Unlock()
-		if failed && len(r.ended) == 0 && !strings.Contains(r.publisher.Status().Reason, words(errno)) {
-			t.Errorf("status is %+v", r.publisher.Status())
+		defer mu.Unlock()
+		if op == faultfs.Sync && path == broken {
+			t.Errorf("%s was synced again after its sync failed", path)
 		}
-		r.pass(2 * maxPause)
-		r.wantEnded(1)
-		r.wantFiles(results...)
-		if s := r.publisher.Status(); s != (Status{}) {
-			t.Errorf("status is %+v", s)
+		if op == faultfs.Create && path == broken {
+			broken = "" // another file of this name
 		}
-	})
-	return failed
+		err := rule(op, path)
+		if op == faultfs.Sync && err != nil {
+			broken = path
+		}
+		return err
+	}
 }
 
 // words are what people read of a fault.

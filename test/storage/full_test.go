@@ -200,42 +200,35 @@ func noRoomForAFile(t *testing.T, c *counter) {
 
 // An outbox that is full when results are to be published.
 func outboxFillsUp(t *testing.T, c *counter) {
-	h := rig.NewHome(t, rig.Released, config)
-	disk := newVolume(t, h.Path("outbox"), 16)
-	os.Remove(h.Path("outbox/lost+found"))
-	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 300)}
-	disk.fill()
-	h.Start()
-	h.Drop(in.Name, in.Content())
-	full := awaitStorage(t, h, "outbox", "full")
-	if full.Path != h.Path("outbox") || full.Needed <= 0 || full.Free >= full.Needed || len(full.Waits) != 1 {
-		t.Errorf("status says %+v", full)
-	}
-	time.Sleep(fullFor())
-	if left := rig.Glob(t, h.Path("outbox/.stoker*")); len(left) > 0 {
-		t.Errorf("half of the results use up what room there is: %q", left)
-	}
-	v, _ := rig.Report[struct{ State, Reason string }](h, "show", "x")
-	if v.State != "finalizing" || !strings.Contains(v.Reason, "is full") {
-		t.Errorf("the batch is %+v", v)
-	}
-	disk.free()
-	c.end(t, h, in)
+	fillsUp(t, c, "outbox", func(h *rig.Home) {
+		time.Sleep(fullFor())
+		if left := rig.Glob(t, h.Path("outbox/.stoker*")); len(left) > 0 {
+			t.Errorf("half of the results use up what room there is: %q", left)
+		}
+		v, _ := rig.Report[struct{ State, Reason string }](h, "show", "x")
+		if v.State != "finalizing" || !strings.Contains(v.Reason, "is full") {
+			t.Errorf("the batch is %+v", v)
+		}
+	})
 }
 
 // An archive, on another filesystem than the inbox, that is full when an input is to be moved there.
-func archiveFillsUp(t *testing.T, c *counter) {
+func archiveFillsUp(t *testing.T, c *counter) { fillsUp(t, c, "archive", func(*rig.Home) {}) }
+
+// fillsUp runs a batch while a folder has no room for what is to be put there.
+func fillsUp(t *testing.T, c *counter, folder string, whileFull func(*rig.Home)) {
 	h := rig.NewHome(t, rig.Released, config)
-	disk := newVolume(t, h.Path("archive"), 16)
-	os.Remove(h.Path("archive/lost+found"))
-	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 100)}
+	disk := newVolume(t, h.Path(folder), 16)
+	os.Remove(h.Path(folder, "lost+found"))
+	x := input("x", 300)
 	disk.fill()
 	h.Start()
-	h.Drop(in.Name, in.Content())
-	full := awaitStorage(t, h, "archive", "full")
-	if full.Path != h.Path("archive") || full.Needed <= 0 || len(full.Waits) != 1 {
+	h.Drop(x.Name, x.Content())
+	full := awaitStorage(t, h, folder, "full")
+	if full.Path != h.Path(folder) || full.Needed <= 0 || full.Free >= full.Needed || len(full.Waits) != 1 {
 		t.Errorf("status says %+v", full)
 	}
+	whileFull(h)
 	disk.free()
-	c.end(t, h, in)
+	c.end(t, h, x)
 }
