@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"stoker/store/faults"
 )
 
 const (
@@ -24,6 +26,7 @@ func (s *Supervisor) serve(p *process) error {
 	defer tick.Stop()
 	checked := time.Now()
 	for {
+		faults.Hang("engine")
 		out, next := s.outgoing()
 		select {
 		case out <- next:
@@ -143,7 +146,9 @@ func (s *Supervisor) greet(m *message) error {
 	if p == nil {
 		return nil // these were its last words
 	}
-	if err := recordGroup(s.o.LogDir, p.cmd.Process.Pid); err != nil {
+	var err error
+	s.meanwhile(func() { err = recordGroup(s.o.LogDir, p.cmd.Process.Pid) }) // a disk may take its time
+	if err != nil {
 		s.o.Logger.Warn().Err(err).Msg("cannot record the worker's process group")
 	}
 	p.send(func(b []byte) []byte { return append(b, s.life.start...) })

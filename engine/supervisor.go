@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/rs/zerolog"
+
+	"stoker/store/faults"
 )
 
 // Options are what a Supervisor needs.
@@ -174,7 +176,9 @@ func (s *Supervisor) live() error {
 	if err := s.clear(); err != nil {
 		return err
 	}
-	log, err := openLog(filepath.Join(s.o.LogDir, "worker.log"), logLimit)
+	var log *logFile
+	var err error
+	s.meanwhile(func() { log, err = openLog(filepath.Join(s.o.LogDir, "worker.log"), logLimit) })
 	if err != nil {
 		return err
 	}
@@ -224,7 +228,8 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 		return nil, &PermanentError{Message: "encode engine arguments: " + err.Error()}
 	}
 	s.life.start, s.life.env, s.life.oomKills = append(start, '\n'), launch.Env, oomKills()
-	p, err := startProcess(launch, newToken(s.o.Instance), log)
+	var p *process
+	s.meanwhile(func() { p, err = startProcess(launch, newToken(s.o.Instance), log) }) // its file may be on a share that hangs
 	if isPermanent(err) {
 		return nil, &PermanentError{Message: err.Error()}
 	}
@@ -297,6 +302,7 @@ func (s *Supervisor) meanwhile(slow func()) {
 // attend answers callers until done is closed, while there is no worker that could be fed.
 func (s *Supervisor) attend(done <-chan struct{}) {
 	for {
+		faults.Hang("engine")
 		out, next := s.outgoing()
 		select {
 		case <-done:

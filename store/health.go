@@ -36,9 +36,12 @@ type health struct {
 	mu      sync.Mutex
 	final   *FinalError
 	faulted chan struct{}
+	writes  writes
 }
 
-func newHealth() *health { return &health{faulted: make(chan struct{})} }
+func newHealth() *health {
+	return &health{faulted: make(chan struct{}), writes: writes{began: map[*write]struct{}{}}}
+}
 
 // check returns the final fault, if there was one.
 func (h *health) check() error {
@@ -121,11 +124,14 @@ func (s *Store) write(change func(tx *bbolt.Tx) error) error {
 	}
 	var refused error
 	var txid int
+	end := func() {}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
+		end = s.health.writes.begin() // not before: until then it waits for another commit, not for the disk
 		txid = tx.ID()
 		refused = change(tx)
 		return refused
 	})
+	end()
 	if err == nil || refused != nil {
 		return err
 	}
@@ -161,6 +167,7 @@ func (v vital) do(change func() error) error {
 	if err := v.health.check(); err != nil {
 		return err
 	}
+	defer v.health.writes.begin()()
 	return v.health.changed(change())
 }
 
@@ -218,6 +225,7 @@ func (v vital) SyncDir(dir string) error {
 	if err := v.health.check(); err != nil {
 		return err
 	}
+	defer v.health.writes.begin()()
 	return v.health.synced(v.FS.SyncDir(dir))
 }
 
@@ -231,6 +239,7 @@ func (f vitalFile) do(change func() error) error {
 	if err := f.health.check(); err != nil {
 		return err
 	}
+	defer f.health.writes.begin()()
 	return f.health.changed(change())
 }
 
@@ -285,5 +294,6 @@ func (f vitalFile) sync(sync func() error) error {
 	if err := f.health.check(); err != nil {
 		return err
 	}
+	defer f.health.writes.begin()()
 	return f.health.synced(sync())
 }

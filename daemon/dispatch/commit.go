@@ -32,6 +32,7 @@ func (d *Dispatcher) commit() error {
 func (d *Dispatcher) gather() (commitResult, error) {
 	var result commitResult
 	for _, r := range d.runs {
+		d.o.Pulse.Beat()
 		if !r.dirty {
 			continue
 		}

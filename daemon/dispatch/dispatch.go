@@ -10,10 +10,12 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"stoker/daemon/pulse"
 	"stoker/engine"
 	"stoker/store"
 	"stoker/store/batchfile"
 	"stoker/store/durable"
+	"stoker/store/faults"
 )
 
 // Engine is what answers requests; *engine.Supervisor is one.
@@ -33,6 +35,7 @@ type Options struct {
 	// Finish receives each batch whose every request has its durable record. It must not block.
 	Finish func(*store.Batch)
 	Logger zerolog.Logger
+	Pulse  *pulse.Pulse // of Run
 }
 
 const (
@@ -198,6 +201,8 @@ func (d *Dispatcher) loop() error {
 	tick := time.NewTicker(commitEvery)
 	defer tick.Stop()
 	for !d.stopped {
+		d.o.Pulse.Beat()
+		faults.Hang("dispatch")
 		if err := d.fill(); err != nil {
 			return err
 		}
@@ -239,6 +244,7 @@ func (d *Dispatcher) handleNext(tick <-chan time.Time) error {
 		return d.admit(r)
 	case b := <-d.reopened:
 		return d.add(b)
+	case <-d.o.Pulse.Asked():
 	case f := <-d.calls:
 		f()
 	case <-tick:
@@ -305,7 +311,7 @@ func (d *Dispatcher) admit(r *store.Record) error {
 
 // open opens a batch. One that cannot be read costs itself: it stays as it is, and the next start tries again.
 func (d *Dispatcher) open(id string) error {
-	b, err := d.o.Store.OpenBatch(id)
+	b, err := d.recover(id)
 	if passes(err) {
 		d.waiting = append([]string{id}, d.waiting...) // that passes
 		d.patient(err)
@@ -325,6 +331,12 @@ func (d *Dispatcher) open(id string) error {
 	}
 	log.Msg("batch is open")
 	return d.add(b)
+}
+
+// recover opens a batch, for which its whole journal may have to be read.
+func (d *Dispatcher) recover(id string) (*store.Batch, error) {
+	defer d.o.Pulse.Long()()
+	return d.o.Store.OpenBatch(id)
 }
 
 // passes reports whether an error tells of a want that others end, not of a damaged batch.
@@ -388,6 +400,7 @@ func (d *Dispatcher) receive(ev engine.Event) error {
 // flush hands what was recorded to the operating system, so that the death of this process does not lose it.
 func (d *Dispatcher) flush() error {
 	for _, r := range d.runs {
+		d.o.Pulse.Beat()
 		if err := d.patient(r.batch.Flush()); err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 // archiver moves files out of .processing: the inputs of ended batches, and duplicates. It has a goroutine of its own,
 // because the archive may be on another share than the inbox, and hang.
 type archiver struct {
-	in   *Inbox // of which it uses only what has no state of its own
+	in   *Inbox // one of its own, of which it uses only what has no state
 	wake chan struct{}
 	left chan departure // what became of duplicates
 
@@ -41,7 +41,9 @@ type Archive struct {
 }
 
 func newArchiver(in *Inbox) *archiver {
-	return &archiver{in: in, wake: make(chan struct{}, 1), left: make(chan departure)}
+	own := &Inbox{o: in.o}
+	own.o.FS = in.o.ArchiveFS
+	return &archiver{in: own, wake: make(chan struct{}, 1), left: make(chan departure)}
 }
 
 func (a *archiver) status() Archive {
@@ -94,12 +96,36 @@ func (a *archiver) run(ctx context.Context) {
 		if a.status().Waiting > 0 {
 			again = time.After(pause)
 		}
+		switch a.rest(ctx, again) {
+		case ended:
+			return
+		case due:
+			pause = min(2*pause, maxArchivePause)
+		}
+	}
+}
+
+// why a rest is over
+type why int
+
+const (
+	ended why = iota
+	woken
+	due
+)
+
+func (a *archiver) rest(ctx context.Context, again <-chan time.Time) why {
+	for {
+		a.in.o.ArchivePulse.Beat()
+		faults.Hang("archive")
 		select {
 		case <-ctx.Done():
-			return
+			return ended
+		case <-a.in.o.ArchivePulse.Asked():
 		case <-a.wake:
+			return woken
 		case <-again:
-			pause = min(2*pause, maxArchivePause)
+			return due
 		}
 	}
 }

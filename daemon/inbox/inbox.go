@@ -13,8 +13,10 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"stoker/daemon/pulse"
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/store/faults"
 )
 
 // Options are what an Inbox needs. Durations are as in the configuration's [inbox].
@@ -39,6 +41,10 @@ type Options struct {
 	// Admitted is told of each new batch.
 	Admitted func(*store.Record)
 	Logger   zerolog.Logger
+
+	Pulse        *pulse.Pulse // of Run
+	ArchivePulse *pulse.Pulse // of the archiver
+	ArchiveFS    durable.FS   // what FS is, for the archiver; nil: FS
 }
 
 // Ready says when a file counts as complete.
@@ -128,6 +134,9 @@ func New(o Options) *Inbox {
 	if o.FS == nil {
 		o.FS = durable.Local{}
 	}
+	if o.ArchiveFS == nil {
+		o.ArchiveFS = o.FS
+	}
 	if o.Watch == nil {
 		o.Watch = func() Watcher { return blind{} }
 	}
@@ -163,6 +172,8 @@ func (in *Inbox) Run(ctx context.Context) {
 	next := alarm{timer: time.NewTimer(0), at: time.Now()}
 	defer next.timer.Stop()
 	for {
+		in.o.Pulse.Beat()
+		faults.Hang("inbox")
 		if in.takeAdmitted(ctx) {
 			next.within(debounce)
 			continue
@@ -172,6 +183,7 @@ func (in *Inbox) Run(ctx context.Context) {
 			in.awaitAdmissions()
 			<-archived
 			return
+		case <-in.o.Pulse.Asked():
 		case <-in.watch.Dirty():
 			in.stale = true
 			next.within(debounce)

@@ -64,7 +64,7 @@ func (in *Inbox) scan() error {
 	if _, err := in.o.FS.Lstat(in.o.Dir); err != nil { // a share that hangs must not do so unseen
 		return err
 	}
-	in.watch.Follow(in.o.Dir)
+	in.follow(in.o.Dir)
 	root, err := in.o.FS.ReadDir(in.o.Dir)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (in *Inbox) scan() error {
 	}
 	in.sort("", root, round)
 	for _, q := range queues {
-		in.watch.Follow(filepath.Join(in.o.Dir, q))
+		in.follow(filepath.Join(in.o.Dir, q))
 		entries, err := in.o.FS.ReadDir(filepath.Join(in.o.Dir, q))
 		if err != nil {
 			in.ignore(q, "", "cannot be read: "+reasonOf(err))
@@ -98,6 +98,13 @@ func (in *Inbox) scan() error {
 	}
 	in.foreign = in.foreignClaims()
 	return nil
+}
+
+// follow has a folder watched, of which the watcher asks the system itself.
+func (in *Inbox) follow(dir string) {
+	in.o.Pulse.Begin()
+	defer in.o.Pulse.End()
+	in.watch.Follow(dir)
 }
 
 // keep leaves what is known of a queue as it is, because it cannot be read now.

@@ -12,6 +12,7 @@ import (
 	"stoker/daemon/dispatch"
 	"stoker/daemon/inbox"
 	"stoker/daemon/outbox"
+	"stoker/daemon/pulse"
 	"stoker/store"
 )
 
@@ -23,6 +24,7 @@ type Options struct {
 	Engine     dispatch.Engine
 	EngineKind string // what batches record of it: "vllm" or "echo"
 	Logger     zerolog.Logger
+	Pulse      *pulse.Pulse // of the dispatcher; those of inbox and outbox are theirs
 }
 
 // Line is the rooms that a request passes through.
@@ -71,7 +73,7 @@ func New(o Options) *Line {
 	l.Inbox = inbox.New(in)
 	l.Dispatch = dispatch.New(dispatch.Options{
 		Store: o.Store, Engine: o.Engine, EngineKind: o.EngineKind, Finish: l.Outbox.Finish,
-		Unpublished: func() int { return l.Outbox.Status().Queue }, Logger: o.Logger.With().Str("part", "dispatch").Logger(),
+		Unpublished: func() int { return l.Outbox.Status().Queue }, Logger: o.Logger.With().Str("part", "dispatch").Logger(), Pulse: o.Pulse,
 	})
 	return l
 }

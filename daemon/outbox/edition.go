@@ -38,7 +38,7 @@ func (e *edition) final(suffix string) string {
 
 // write puts the files together under temporary names and records them in the journal.
 func (e *edition) write(name store.FileName) error {
-	results, err := e.b.Results()
+	results, err := e.results()
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,12 @@ func (e *edition) write(name store.FileName) error {
 		return err
 	}
 	return e.record(name, files, &results.Totals)
+}
+
+// results reads the whole journal, to see where each result is.
+func (e *edition) results() (*store.Results, error) {
+	defer e.p.o.Pulse.Long()()
+	return e.b.Results()
 }
 
 // inputOrder is the order that was recorded, once there is a record: the configuration may have changed since.
@@ -109,6 +115,7 @@ func (e *edition) writeResults(results *store.Results, installed []string) ([]st
 	}
 	defer failures.abort()
 	err = results.Each(e.inputOrder(), func(f store.Frame) error {
+		e.p.o.Pulse.Beat()
 		if f.Kind == store.KindOutput {
 			return output.line(f.Payload)
 		}
@@ -248,7 +255,7 @@ func (e *edition) restore() error {
 	if err != nil {
 		return onShare(err)
 	}
-	results, err := e.b.Results()
+	results, err := e.results()
 	if err != nil {
 		return err
 	}
@@ -290,7 +297,7 @@ func (e *edition) rename() error {
 	if err != nil {
 		return err
 	}
-	results, err := e.b.Results() // for the totals
+	results, err := e.results() // for the totals
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"stoker/daemon/pulse"
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
@@ -35,6 +36,7 @@ type Options struct {
 	// Ended is told of each batch that has ended.
 	Ended  func(*store.Record)
 	Logger zerolog.Logger
+	Pulse  *pulse.Pulse // of Run
 }
 
 // Publisher publishes one batch after another, in the goroutine of Run.
@@ -115,10 +117,13 @@ func (p *Publisher) Run(ctx context.Context) error {
 	defer p.closeAll()
 	pause, failures := minPause, 0
 	for ctx.Err() == nil {
+		p.o.Pulse.Beat()
+		faults.Hang("outbox")
 		b := p.next()
 		if b == nil {
 			select {
 			case <-ctx.Done():
+			case <-p.o.Pulse.Asked():
 			case <-p.wake:
 				p.writeNotes()
 			}
@@ -174,9 +179,11 @@ func (p *Publisher) rest(ctx context.Context, d time.Duration, cause error) {
 	defer timer.Stop()
 	waiting := p.Status().Queue
 	for {
+		p.o.Pulse.Beat()
 		select {
 		case <-ctx.Done():
 			return
+		case <-p.o.Pulse.Asked():
 		case <-timer.C:
 			if !time.Now().Before(end) || p.hasRoom(full) {
 				return
@@ -196,7 +203,9 @@ func (p *Publisher) hasRoom(lacked *durable.FullError) bool {
 	if _, err := p.o.FS.Lstat(p.o.Dir); err != nil { // a share that hangs must not do so unseen
 		return false
 	}
+	p.o.Pulse.Begin()
 	space, err := durable.SpaceOf(lacked.Dir)
+	p.o.Pulse.End()
 	return err == nil && space.Free >= lacked.Need
 }
 

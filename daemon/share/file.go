@@ -11,10 +11,13 @@ import (
 type file struct {
 	durable.File
 	in *folder
+	of *FS
 }
 
-func (f file) do(op string, do func() error) error {
-	return f.in.do(op+" "+f.Name(), Patience, do)
+func (f file) do(op string, do func() error) error { return f.with(op, Patience, do) }
+
+func (f file) with(op string, patience time.Duration, do func() error) error {
+	return f.of.watched(func() error { return f.in.do(op+" "+f.Name(), patience, do) })
 }
 
 // moves runs an operation that reads or writes bytes.
@@ -70,8 +73,8 @@ func (f file) Chtime(mtime time.Time) error {
 	return f.do("set time of", func() error { return f.File.Chtime(mtime) })
 }
 
-func (f file) Sync() error     { return f.in.do("sync "+f.Name(), syncPatience, f.File.Sync) }
-func (f file) Datasync() error { return f.in.do("sync "+f.Name(), syncPatience, f.File.Datasync) }
+func (f file) Sync() error     { return f.with("sync", syncPatience, f.File.Sync) }
+func (f file) Datasync() error { return f.with("sync", syncPatience, f.File.Datasync) }
 
 // Close lets go of the descriptor even while the share is silent, in which case nobody waits for it.
 func (f file) Close() error {

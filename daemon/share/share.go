@@ -38,6 +38,26 @@ type Folder struct {
 type FS struct {
 	below   durable.FS
 	folders []*folder
+	watch   Watch // of who uses it; nil: nobody's
+}
+
+// Watch is told of each call, which takes as long as its share wants.
+type Watch interface {
+	Begin()
+	End()
+}
+
+// For is the same filesystem for somebody whose calls are watched.
+func (s *FS) For(w Watch) *FS { return &FS{s.below, s.folders, w} }
+
+// watched runs a call.
+func (s *FS) watched(call func() error) error {
+	if s.watch == nil {
+		return call()
+	}
+	s.watch.Begin()
+	defer s.watch.End()
+	return call()
 }
 
 var _ durable.FS = (*FS)(nil)
@@ -180,11 +200,13 @@ func (s *FS) with(op, path string, patience time.Duration, do func() error) erro
 	if f == nil {
 		return do()
 	}
-	return f.do(op+" "+path, patience, func() error {
-		if err := f.checkMount(); err != nil {
-			return err
-		}
-		return do()
+	return s.watched(func() error {
+		return f.do(op+" "+path, patience, func() error {
+			if err := f.checkMount(); err != nil {
+				return err
+			}
+			return do()
+		})
 	})
 }
 
@@ -199,7 +221,7 @@ func (s *FS) OpenFile(path string, flag int, perm fs.FileMode) (f durable.File, 
 		return err
 	})
 	if in := s.of(path); err == nil && in != nil {
-		f = file{f, in}
+		f = file{f, in, s}
 	}
 	return f, err
 }

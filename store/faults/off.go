@@ -10,5 +10,8 @@ func Crash(string) {}
 // Armed reports whether the test asked for a crash at this point, for a point that needs something done before it.
 func Armed(string) bool { return false }
 
+// Hang never returns if the test asked for a hang at this point.
+func Hang(string) {}
+
 // Planted reports whether the test planted the named bug.
 func Planted(string) bool { return false }

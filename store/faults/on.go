@@ -40,5 +40,16 @@ func Armed(point string) bool {
 	return name == point
 }
 
+// Hang never returns at the point that STOKER_HANG_AT names, as POINT:FILE, once that file is there.
+func Hang(point string) {
+	name, file, _ := strings.Cut(os.Getenv("STOKER_HANG_AT"), ":")
+	if name != point {
+		return
+	}
+	if _, err := os.Stat(file); err == nil {
+		select {}
+	}
+}
+
 // Planted reports whether STOKER_PLANT names this bug.
 func Planted(bug string) bool { return os.Getenv("STOKER_PLANT") == bug }

@@ -1,0 +1,50 @@
+package store
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// writes are the writes and syncs of the state that are under way.
+type writes struct {
+	mu    sync.Mutex
+	began map[*write]struct{}
+}
+
+type write struct{ at time.Time }
+
+func (w *writes) begin() (end func()) {
+	this := &write{time.Now()}
+	w.mu.Lock()
+	w.began[this] = struct{}{}
+	w.mu.Unlock()
+	return func() {
+		w.mu.Lock()
+		delete(w.began, this)
+		w.mu.Unlock()
+	}
+}
+
+// Writing is how long the oldest write or sync of the state that is under way has taken so far, 0 if there is none. A disk
+// may take minutes for one, and whoever needs the state waits for it.
+func (s *Store) Writing() time.Duration {
+	w := &s.health.writes
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var longest time.Duration
+	for this := range w.began {
+		longest = max(longest, time.Since(this.at))
+	}
+	return longest
+}
+
+// errNothing undoes a transaction that was to do nothing.
+var errNothing = errors.New("nothing is to be changed")
+
+// Ping comes back once a change of the database could begin. It changes nothing.
+func (s *Store) Ping() {
+	s.db.Update(func(*bbolt.Tx) error { return errNothing }) // a database that cannot be used any more is told of elsewhere
+}
