@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,13 +21,15 @@ import (
 	"stoker/daemon/line"
 	"stoker/daemon/outbox"
 	"stoker/daemon/share"
+	"stoker/daemon/systemd"
 	"stoker/engine"
 	"stoker/store"
+	"stoker/store/faults"
 )
 
 // Options are what a Daemon needs.
 type Options struct {
-	Config      *config.Config
+	Config      *config.Config // as of the start
 	ConfigDir   string // folder of the configuration file, "" if there is none
 	Root        string // --root, "" if it was not given
 	Version     string
@@ -34,6 +37,8 @@ type Options struct {
 	Environ     []string // handed on to the worker
 	Interactive bool     // a person started it from a shell
 	Logger      zerolog.Logger
+	SetLogLevel func(level string) // of Logger; nil: it stays as it is
+	Systemd     *systemd.Notifier  // nil: nobody is told
 }
 
 // Daemon is a stoker that runs.
@@ -47,9 +52,15 @@ type Daemon struct {
 	engine  *engine.Supervisor
 	server  *api.Server
 	started time.Time
+	pulses  pulses
 
-	running  chan struct{} // closed once all parts are there
-	draining atomic.Bool
+	config   atomic.Pointer[config.Config] // in effect
+	reload   atomic.Pointer[api.Reload]    // what the last one came to
+	running  chan struct{}                 // closed once all parts are there
+	up       chan struct{}                 // closed once systemd was told so, or never will be
+	tellUp   func()                        // closes up
+	draining atomic.Pointer[time.Time]     // until when requests in flight may finish
+	hanging  atomic.Pointer[string]        // which owners hang, in words
 }
 
 // settle times of [inbox] settle = "auto".
@@ -64,19 +75,30 @@ var ErrBadPath = errors.New("unfit folder")
 // New opens the state and prepares the parts; Run starts them. The error is store.ErrInUse if another process has the
 // state, and ErrBadPath if a folder is unfit.
 func New(o Options) (*Daemon, error) {
-	missing, err := makeFolders(o.Config, &o.Logger)
-	if err != nil {
+	d := &Daemon{o: o, shares: newShares(o.Config), started: time.Now(), pulses: newPulses(), running: make(chan struct{}), up: make(chan struct{})}
+	d.tellUp = sync.OnceFunc(func() { close(d.up) })
+	d.config.Store(o.Config)
+	go o.Systemd.Extend(d.up, startLimit)
+	if err := d.open(); err != nil {
+		d.tellUp()
 		return nil, err
-	}
-	s, err := store.Open(o.Config.Paths.State)
-	if err != nil {
-		return nil, err
-	}
-	d := &Daemon{o: o, store: s, shares: newShares(o.Config), missing: missing, started: time.Now(), running: make(chan struct{})}
-	if err := d.assemble(); err != nil {
-		return nil, errors.Join(err, s.Close())
 	}
 	return d, nil
+}
+
+// open makes the folders and opens the state.
+func (d *Daemon) open() error {
+	var err error
+	if d.missing, err = makeFolders(d.o.Config, &d.o.Logger); err != nil {
+		return err
+	}
+	if d.store, err = store.Open(d.o.Config.Paths.State); err != nil {
+		return err
+	}
+	if err := d.assemble(); err != nil {
+		return errors.Join(err, d.store.Close())
+	}
+	return nil
 }
 
 func (d *Daemon) component(name string) *zerolog.Logger {
@@ -86,55 +108,61 @@ func (d *Daemon) component(name string) *zerolog.Logger {
 
 // assemble reads how the line is configured.
 func (d *Daemon) assemble() error {
-	in, err := d.inboxOptions()
-	if err != nil {
-		return err
-	}
-	out, err := d.outboxOptions()
-	if err != nil {
-		return err
-	}
-	d.parts = line.Options{Store: d.store, Inbox: in, Outbox: out, EngineKind: string(d.o.Config.Engine.Kind), Logger: d.o.Logger}
-	return nil
-}
-
-func (d *Daemon) outboxOptions() (outbox.Options, error) {
-	c := d.o.Config
-	group, err := groupID(c.Outbox.Group)
-	return outbox.Options{
-		FS: d.shares, Dir: c.Paths.Outbox, InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode),
-		Group: group, Notes: c.Outbox.Notes, Logger: *d.component("outbox"),
-	}, err
-}
-
-func (d *Daemon) inboxOptions() (inbox.Options, error) {
 	c := d.o.Config
 	remote, err := isRemote(c, d.missing)
 	if err != nil {
-		return inbox.Options{}, err
+		return err
 	}
+	out, err := outboxSettings(c)
+	if err != nil {
+		return err
+	}
+	d.parts = line.Options{
+		Store: d.store, Inbox: d.inboxOptions(c, remote), EngineKind: string(c.Engine.Kind), Logger: d.o.Logger, Pulse: d.pulses.dispatch,
+		Outbox: outbox.Options{
+			Settings: out, FS: d.shares.For(d.pulses.outbox), Dir: c.Paths.Outbox, Logger: *d.component("outbox"), Pulse: d.pulses.outbox,
+		},
+	}
+	return nil
+}
+
+func outboxSettings(c *config.Config) (outbox.Settings, error) {
+	group, err := groupID(c.Outbox.Group)
+	return outbox.Settings{
+		InputOrder: c.Outbox.Order == config.OrderInput, Mode: os.FileMode(c.Outbox.Mode), Group: group, Notes: c.Outbox.Notes,
+	}, err
+}
+
+func (d *Daemon) inboxOptions(c *config.Config, remote bool) inbox.Options {
 	o := inbox.Options{
-		FS: d.shares, Dir: c.Paths.Inbox, Archive: c.Paths.Archive,
-		Settle: c.Inbox.Settle.Value, Rescan: time.Duration(c.Inbox.Rescan), PollEvery: time.Duration(c.Inbox.Poll),
-		TailGrace: time.Duration(c.Inbox.TailGrace), MaxLine: int64(c.Inbox.MaxLine), SkipEnded: c.Inbox.Duplicates == config.DuplicatesSkip,
-		Strict: c.Inbox.Strict, Defaults: c.EffectiveDefaults, Logger: *d.component("inbox"),
+		Settings: inboxSettings(c, remote), Dir: c.Paths.Inbox, Archive: c.Paths.Archive, Logger: *d.component("inbox"),
+		FS: d.shares.For(d.pulses.inbox), Pulse: d.pulses.inbox, ArchiveFS: d.shares.For(d.pulses.archive), ArchivePulse: d.pulses.archive,
 	}
 	if c.Inbox.Watch == config.WatchNotify || c.Inbox.Watch == config.WatchAuto && !remote {
 		o.Watch = func() inbox.Watcher { return inbox.NewWatcher(c.Paths.Inbox, o.Logger) }
 	}
+	return o
+}
+
+func inboxSettings(c *config.Config, remote bool) inbox.Settings {
+	s := inbox.Settings{
+		Settle: c.Inbox.Settle.Value, Rescan: time.Duration(c.Inbox.Rescan), PollEvery: time.Duration(c.Inbox.Poll),
+		TailGrace: time.Duration(c.Inbox.TailGrace), MaxLine: int64(c.Inbox.MaxLine), SkipEnded: c.Inbox.Duplicates == config.DuplicatesSkip,
+		Strict: c.Inbox.Strict, Defaults: c.EffectiveDefaults,
+	}
 	if c.Inbox.Settle.Auto {
-		o.Settle = localSettle
+		s.Settle = localSettle
 		if remote {
-			o.Settle = shareSettle
+			s.Settle = shareSettle
 		}
 	}
 	switch c.Inbox.Ready {
 	case config.ReadyRename:
-		o.Ready = inbox.ReadyRename
+		s.Ready = inbox.ReadyRename
 	case config.ReadySidecar:
-		o.Ready = inbox.ReadySidecar
+		s.Ready = inbox.ReadySidecar
 	}
-	return o, nil
+	return s
 }
 
 // groupID finds a group by name or number; -1 for none.
@@ -156,17 +184,21 @@ func groupID(name string) (int, error) {
 // run.drain, or until abort is closed. An error means that the state cannot be written; the process must start anew.
 func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	if err := d.start(); err != nil {
+		d.tellUp()
 		return errors.Join(err, d.store.Close())
 	}
 	notes := time.NewTicker(outbox.NotesEvery)
 	defer notes.Stop()
+	watched, unwatch := context.WithCancel(ctx)
+	defer d.tellSystemd(watched)()
 
 	err := d.wait(ctx, notes.C)
-	d.draining.Store(true)
-	limit := time.Duration(d.o.Config.Run.Drain)
+	unwatch()
+	limit := time.Duration(d.config.Load().Run.Drain)
 	if err != nil {
 		limit = 0
 	}
+	defer d.stopping(limit)()
 	d.o.Logger.Info().Int("in_flight", d.engine.Status().InFlight).Float64("limit_seconds", limit.Seconds()).
 		Msg("stopping; requests in flight may finish, another signal ends the wait")
 	err = errors.Join(err, d.line.Stop(limit, abort, d.engine.Stop), d.server.Close(), d.store.Close())
@@ -179,6 +211,15 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 
 // Running is closed once Status and Batches may be called.
 func (d *Daemon) Running() <-chan struct{} { return d.running }
+
+func (d *Daemon) isRunning() bool {
+	select {
+	case <-d.running:
+		return true
+	default:
+		return false
+	}
+}
 
 // start opens the socket and starts the engine and the line.
 func (d *Daemon) start() error {
@@ -204,7 +245,10 @@ func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
 	defer look.Stop()
 	var troubles []share.Trouble
 	for {
+		d.pulses.daemon.Beat()
+		faults.Hang("daemon")
 		select {
+		case <-d.pulses.daemon.Asked():
 		case <-ctx.Done():
 			return nil
 		case <-look.C:

@@ -29,8 +29,8 @@ func (d *Daemon) Status() (*api.Status, error) {
 	e, feed, in, out := d.engine.Status(), d.line.Dispatch.Snapshot(), d.line.Inbox.Status(), d.line.Outbox.Status()
 	return &api.Status{
 		SchemaVersion: api.SchemaVersion, Running: true, Version: d.o.Version, PID: os.Getpid(), Instance: d.store.Instance(),
-		StartedAt: d.started, Draining: d.draining.Load(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out,
-		Storage: d.storage(&feed, &in, &out), Batches: countStates(records), BadRecords: bad,
+		StartedAt: d.started, Draining: d.draining.Load() != nil, Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out,
+		Storage: d.storage(&feed, &in, &out), Batches: countStates(records), BadRecords: bad, Reload: d.reload.Load(),
 	}, nil
 }
 

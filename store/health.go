@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stoker/store/durable"
+	"stoker/store/faults"
 )
 
 // FinalError means that a write to the state failed, so that nobody knows what the disk holds: after a failed sync the
@@ -126,9 +127,10 @@ func (s *Store) write(change func(tx *bbolt.Tx) error) error {
 	var txid int
 	end := func() {}
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		end = s.health.writes.begin() // not before: until then it waits for another commit, not for the disk
+		faults.Hang("store")
 		txid = tx.ID()
 		refused = change(tx)
+		end = s.health.writes.begin() // not before: so far nothing waited for the disk
 		return refused
 	})
 	end()

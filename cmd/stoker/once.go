@@ -62,7 +62,7 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	if err != nil {
 		return err
 	}
-	d, _, err := a.newDaemon(loaded)
+	d, _, err := a.newDaemon(loaded, noNotifier)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"stoker/daemon"
 	"stoker/daemon/config"
+	"stoker/daemon/systemd"
 )
 
 func newRunCommand(a *app) *cobra.Command {
@@ -19,8 +20,9 @@ func newRunCommand(a *app) *cobra.Command {
 		Use:   "run",
 		Short: "Run the daemon in the foreground",
 		Long: `Run watches the inbox until SIGTERM or Ctrl-C. Then it takes no more files, lets the requests in flight finish for
-up to run.drain, and saves; a second signal saves at once. Killing it at any moment is as safe. SIGUSR1 logs a line
-with the progress.`,
+up to run.drain, and saves; a second signal saves at once. Killing it at any moment is as safe. SIGHUP reads the
+configuration again and refuses it whole if anything is wrong with it; what changes only at the next start is named in
+the log and by status. SIGUSR1 logs a line with the progress.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			overrides := map[string]string{}
@@ -31,28 +33,39 @@ with the progress.`,
 			if err != nil {
 				return err
 			}
-			return a.runDaemon(cmd.Context(), loaded)
+			return a.runDaemon(cmd.Context(), loaded, func() (*config.Config, error) {
+				again, err := a.loadConfig(overrides)
+				if err == nil {
+					err = again.CheckRunnable()
+				}
+				if err != nil {
+					return nil, err
+				}
+				return &again.Config, nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&model, "model", "", "model to load, instead of engine.model")
 	return cmd
 }
 
-func (a *app) runDaemon(ctx context.Context, loaded *config.Loaded) error {
+// runDaemon runs until a signal ends ctx. The configuration is read anew when it is to be reloaded.
+func (a *app) runDaemon(ctx context.Context, loaded *config.Loaded, read func() (*config.Config, error)) error {
 	if err := loaded.CheckRunnable(); err != nil {
 		return err
 	}
-	d, log, err := a.newDaemon(loaded)
+	signals := listen(ctx)
+	d, log, err := a.newDaemon(loaded, systemd.New)
 	if err != nil {
 		return err
 	}
-	go logProgress(ctx, d, log)
-	return d.Run(ctx, secondSignal(ctx))
+	go signals.answer(ctx, d, log, read)
+	return d.Run(ctx, signals.abort)
 }
 
-// newDaemon makes a daemon that logs to stderr.
-func (a *app) newDaemon(loaded *config.Loaded) (*daemon.Daemon, zerolog.Logger, error) {
-	log, err := newLogger(a.stderr, loaded.Log, a.environ)
+// newDaemon makes a daemon that logs to stderr, and tells the service manager about itself if a notifier is made for it.
+func (a *app) newDaemon(loaded *config.Loaded, notifier func(zerolog.Logger) *systemd.Notifier) (*daemon.Daemon, zerolog.Logger, error) {
+	log, level, err := newLogger(a.stderr, loaded.Log, a.environ)
 	if err != nil {
 		return nil, log, err
 	}
@@ -63,39 +76,10 @@ func (a *app) newDaemon(loaded *config.Loaded) (*daemon.Daemon, zerolog.Logger, 
 	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go; the batches must not
 	d, err := daemon.New(daemon.Options{
 		Config: &loaded.Config, ConfigDir: configDir(loaded), Root: a.root, Version: version(), Executable: executable,
-		Environ: a.environ, Interactive: isTerminal(a.stderr), Logger: log,
+		Environ: systemd.WithoutOurs(a.environ), Interactive: isTerminal(a.stderr), Logger: log, SetLogLevel: level.set, Systemd: notifier(log),
 	})
 	return d, log, err
 }
 
-// secondSignal returns a channel that is closed by a signal that comes after ctx has ended by one.
-func secondSignal(ctx context.Context) <-chan struct{} {
-	abort := make(chan struct{})
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-ctx.Done()
-		<-signals // the first one, which ended ctx, arrives here too
-		<-signals
-		close(abort)
-	}()
-	return abort
-}
-
-// logProgress answers SIGUSR1.
-func logProgress(ctx context.Context, d *daemon.Daemon, log zerolog.Logger) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGUSR1)
-	defer signal.Stop(signals)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-signals:
-			<-d.Running()
-			if s, err := d.Status(); err == nil {
-				log.WithLevel(zerolog.NoLevel).Msg(summary(s))
-			}
-		}
-	}
-}
+// noNotifier is for a daemon that is no service.
+func noNotifier(zerolog.Logger) *systemd.Notifier { return nil }

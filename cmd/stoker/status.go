@@ -100,6 +100,7 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 	}
 	fmt.Fprintf(w, "inbox    %s%s\n", loaded.Paths.Inbox, inboxState(s.Inbox))
 	fmt.Fprintf(w, "batches  %s\n", countText(s.Batches))
+	writeReload(w, s.Reload)
 	for _, b := range s.BadRecords {
 		fmt.Fprintf(w, "damaged  %s; 'stoker verify' says what can be done\n", b.Reason)
 	}
@@ -115,6 +116,19 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 		for _, f := range s.Inbox.Foreign {
 			fmt.Fprintf(w, "foreign  stoker %s holds %d claimed files here\n", printable(f.Instance), f.Claims)
 		}
+	}
+}
+
+// writeReload says what is not in effect of the configuration that was read last.
+func writeReload(w io.Writer, r *api.Reload) {
+	if r == nil {
+		return
+	}
+	for _, reason := range r.Refused {
+		fmt.Fprintf(w, "config   refused at %s, everything is as before: %s\n", localTime(r.At), printable(reason))
+	}
+	if len(r.Waiting) > 0 {
+		fmt.Fprintf(w, "config   takes effect at the next start: %s\n", printable(strings.Join(r.Waiting, ", ")))
 	}
 }
 

@@ -41,6 +41,14 @@ type Status struct {
 	Storage       []Storage           `json:"storage,omitzero"` // folders that something is wrong with
 	Batches       map[store.State]int `json:"batches"`
 	BadRecords    []store.BadRecord   `json:"bad_records,omitzero"` // of batches that wait for a rebuild of the state
+	Reload        *Reload             `json:"reload,omitzero"`      // the last one
+}
+
+// Reload is what reading the configuration again came to.
+type Reload struct {
+	At      time.Time `json:"at"`
+	Refused []string  `json:"refused,omitzero"` // why all of it was
+	Waiting []string  `json:"waiting,omitzero"` // keys that take effect at the next start
 }
 
 // Batch is a batch with its progress. Times are RFC 3339.

@@ -41,7 +41,7 @@ type Archive struct {
 }
 
 func newArchiver(in *Inbox) *archiver {
-	own := &Inbox{o: in.o}
+	own := &Inbox{o: in.o} // with the settings of the start, of which it uses PollEvery
 	own.o.FS = in.o.ArchiveFS
 	return &archiver{in: own, wake: make(chan struct{}, 1), left: make(chan departure)}
 }

@@ -19,23 +19,28 @@ import (
 	"stoker/store/faults"
 )
 
-// Options are what an Inbox needs. Durations are as in the configuration's [inbox].
+// Settings are what may change while an Inbox runs. Durations are as in the configuration's [inbox].
+type Settings struct {
+	Settle    time.Duration // how long a file must not change
+	Rescan    time.Duration
+	PollEvery time.Duration
+	TailGrace time.Duration // how long a file without final newline waits
+	Ready     Ready
+	MaxLine   int64
+	SkipEnded bool // a file whose batch has ended is a duplicate too
+	Strict    bool
+	// Defaults returns what the lines of a queue's files leave out.
+	Defaults func(queue string) map[string]any
+}
+
+// Options are what an Inbox needs.
 type Options struct {
+	Settings
 	FS           durable.FS // where inbox and archive are; nil: the machine's own
 	Dir, Archive string
 	Watch        func() Watcher // makes one; nil: look every PollEvery, without events
-	Settle       time.Duration  // how long a file must not change
-	Rescan       time.Duration
-	PollEvery    time.Duration
-	TailGrace    time.Duration // how long a file without final newline waits
-	Ready        Ready
-	MaxLine      int64
-	SkipEnded    bool // a file whose batch has ended is a duplicate too
-	Strict       bool
 
 	Store *store.Store
-	// Defaults returns what the lines of a queue's files leave out.
-	Defaults func(queue string) map[string]any
 	// NameTaken reports whether the outbox has result files of this name.
 	NameTaken func(queue string, name store.FileName) (bool, error)
 	// Admitted is told of each new batch.
@@ -61,8 +66,10 @@ const maxAdmissions = 2
 
 // Inbox owns the inbox, in the goroutine of Run. Another one, of its archiver, owns the archive.
 type Inbox struct {
-	o        Options
-	archiver *archiver
+	o         Options // its Settings: only used by the goroutine of Run
+	archiver  *archiver
+	wake      chan struct{}
+	firstLook chan struct{} // closed after the first round
 
 	// Only used by the goroutine of Run.
 	files     map[fileKey]*file
@@ -84,6 +91,7 @@ type Inbox struct {
 
 	mu     sync.Mutex
 	status Status
+	next   *Settings // from the next round on
 }
 
 // Status is the inbox as people see it.
@@ -140,13 +148,39 @@ func New(o Options) *Inbox {
 	if o.Watch == nil {
 		o.Watch = func() Watcher { return blind{} }
 	}
-	in := &Inbox{o: o, files: map[fileKey]*file{}, admitting: map[fileKey]bool{}, results: make(chan admission)}
+	in := &Inbox{
+		o: o, files: map[fileKey]*file{}, admitting: map[fileKey]bool{}, results: make(chan admission),
+		wake: make(chan struct{}, 1), firstLook: make(chan struct{}),
+	}
 	in.archiver = newArchiver(in)
 	return in
 }
 
 // Ended tells that a batch has ended and its input is to be archived. It does not block.
 func (in *Inbox) Ended(r *store.Record) { in.archiver.archive(r) }
+
+// Configure changes the settings. Files that were taken keep those that they were taken with. It does not block.
+func (in *Inbox) Configure(s Settings) {
+	in.mu.Lock()
+	in.next = &s
+	in.mu.Unlock()
+	select {
+	case in.wake <- struct{}{}:
+	default:
+	}
+}
+
+// configure puts new settings into effect.
+func (in *Inbox) configure() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.next != nil {
+		in.o.Settings, in.next = *in.next, nil
+	}
+}
+
+// Looked is closed once the inbox has been looked at, or could not be read.
+func (in *Inbox) Looked() <-chan struct{} { return in.firstLook }
 
 // Status returns what the last scan saw.
 func (in *Inbox) Status() Status {
@@ -169,6 +203,7 @@ func (in *Inbox) Run(ctx context.Context) {
 		defer close(archived)
 		in.archiver.run(ctx)
 	}()
+	first := sync.OnceFunc(func() { close(in.firstLook) })
 	next := alarm{timer: time.NewTimer(0), at: time.Now()}
 	defer next.timer.Stop()
 	for {
@@ -184,6 +219,9 @@ func (in *Inbox) Run(ctx context.Context) {
 			<-archived
 			return
 		case <-in.o.Pulse.Asked():
+		case <-in.wake:
+			in.stale = true
+			next.within(0)
 		case <-in.watch.Dirty():
 			in.stale = true
 			next.within(debounce)
@@ -195,6 +233,7 @@ func (in *Inbox) Run(ctx context.Context) {
 			next.within(debounce)
 		case <-next.timer.C:
 			next.set(in.round(ctx))
+			first()
 		}
 	}
 }
@@ -236,6 +275,7 @@ func (a *alarm) within(d time.Duration) {
 // round looks at the inbox if it is time to, goes on with what is claimed, and returns when to come again. A look costs as
 // much as there are files and claims, so that what becomes of one of them is no reason for one.
 func (in *Inbox) round(ctx context.Context) time.Duration {
+	in.configure()
 	if in.stale || time.Since(in.looked) >= in.nextLook() {
 		in.look(ctx)
 	}

@@ -55,8 +55,11 @@ func newRig(t *testing.T) *rig {
 	r.mkdir(r.path())
 	r.o = Options{
 		Dir: r.path(), Archive: filepath.Join(r.dir, "archive"),
-		Settle: 2 * time.Second, Rescan: 30 * time.Second, PollEvery: 2 * time.Second, TailGrace: time.Minute, MaxLine: 1 << 20,
-		Store: r.store, Defaults: func(string) map[string]any { return nil },
+		Settings: Settings{
+			Settle: 2 * time.Second, Rescan: 30 * time.Second, PollEvery: 2 * time.Second, TailGrace: time.Minute, MaxLine: 1 << 20,
+			Defaults: func(string) map[string]any { return nil },
+		},
+		Store:     r.store,
 		NameTaken: func(string, store.FileName) (bool, error) { return false, nil },
 		Admitted:  r.admit, Logger: zerolog.Nop(),
 	}

@@ -46,7 +46,7 @@ func bubble(t *testing.T, test func(*rig)) {
 			t.Fatal(err)
 		}
 		r.o = Options{
-			Dir: filepath.Join(r.dir, "outbox"), InputOrder: true, Mode: 0o640, Group: -1, Notes: true,
+			Dir: filepath.Join(r.dir, "outbox"), Settings: Settings{InputOrder: true, Mode: 0o640, Group: -1, Notes: true},
 			Changed: func(*store.Record) bool { return false }, Reopen: r.reopen, Ended: r.end, Unreadable: r.leaveOut, Logger: zerolog.Nop(),
 		}
 		test(r)

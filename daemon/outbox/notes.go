@@ -32,10 +32,11 @@ const NotesEvery = 30 * time.Second
 // SetNotes hands over what the notes are to say; they are written by the goroutine of Run, because the share may hang.
 // Each call must come after the one before, with what is true at its start or later.
 func (p *Publisher) SetNotes(notes []Note) {
-	if !p.o.Notes {
+	p.mu.Lock()
+	if !p.settings.Notes {
+		p.mu.Unlock()
 		return
 	}
-	p.mu.Lock()
 	p.notes = slices.DeleteFunc(slices.Clone(notes), func(n Note) bool { return p.gone[n.ID] })
 	clear(p.gone)
 	p.mu.Unlock()

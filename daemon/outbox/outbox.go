@@ -19,14 +19,19 @@ import (
 	"stoker/store/faults"
 )
 
-// Options are what a Publisher needs.
-type Options struct {
-	FS         durable.FS // where Dir is; nil: the machine's own
-	Dir        string
+// Settings are what may change while a Publisher runs.
+type Settings struct {
 	InputOrder bool
 	Mode       fs.FileMode // of result files
 	Group      int         // of result files; -1: as the filesystem says
 	Notes      bool        // write NAME.status.txt
+}
+
+// Options are what a Publisher needs.
+type Options struct {
+	Settings
+	FS  durable.FS // where Dir is; nil: the machine's own
+	Dir string
 	// Changed reports whether a batch's claimed input differs from its snapshot. It must not block for long.
 	Changed func(*store.Record) bool
 	// Reopen takes back a batch whose records were found damaged.
@@ -41,16 +46,17 @@ type Options struct {
 
 // Publisher publishes one batch after another, in the goroutine of Run.
 type Publisher struct {
-	o         Options
+	o         Options               // its Settings: only used by the goroutine of Run
 	installed map[*store.Batch]bool // whose files have their names, but which have not ended. Only used by the goroutine of Run
 
-	mu      sync.Mutex
-	queue   []*store.Batch
-	current *store.Batch    // that is being published
-	notes   []Note          // to be written
-	gone    map[string]bool // batches that ended since notes were last handed over
-	problem error           // why nothing can be published now
-	wake    chan struct{}
+	mu       sync.Mutex
+	queue    []*store.Batch
+	current  *store.Batch    // that is being published
+	notes    []Note          // to be written
+	gone     map[string]bool // batches that ended since notes were last handed over
+	problem  error           // why nothing can be published now
+	settings Settings        // as they are to be
+	wake     chan struct{}
 }
 
 // New returns a publisher; Run starts it.
@@ -58,7 +64,25 @@ func New(o Options) *Publisher {
 	if o.FS == nil {
 		o.FS = durable.Local{}
 	}
-	return &Publisher{o: o, installed: map[*store.Batch]bool{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &Publisher{o: o, settings: o.Settings, installed: map[*store.Batch]bool{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
+}
+
+// Configure changes the settings, from the next batch on. It does not block.
+func (p *Publisher) Configure(s Settings) {
+	p.mu.Lock()
+	p.settings = s
+	if !s.Notes {
+		p.notes = nil
+	}
+	p.mu.Unlock()
+	p.signal()
+}
+
+// configure puts new settings into effect.
+func (p *Publisher) configure() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.o.Settings = p.settings
 }
 
 // Finish queues a batch whose every request has its durable record. It does not block.
@@ -119,6 +143,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		p.o.Pulse.Beat()
 		faults.Hang("outbox")
+		p.configure()
 		b := p.next()
 		if b == nil {
 			select {

@@ -252,10 +252,15 @@ func (w *World) begin(fsys *Life) (*life, error) {
 	l.line = line.New(line.Options{
 		Store: s, Engine: l.worker, EngineKind: "echo", Logger: w.log,
 		Inbox: inbox.Options{
-			FS: fsys, Dir: inboxDir, Archive: archive, Watch: func() inbox.Watcher { return eyes{w} }, Settle: settle, Rescan: 30 * time.Second,
-			PollEvery: 2 * time.Second, TailGrace: tailGrace, MaxLine: maxLine, Defaults: func(string) map[string]any { return nil }, Logger: w.log,
+			Settings: inbox.Settings{
+				Settle: settle, Rescan: 30 * time.Second, PollEvery: 2 * time.Second, TailGrace: tailGrace, MaxLine: maxLine,
+				Defaults: func(string) map[string]any { return nil },
+			},
+			FS: fsys, Dir: inboxDir, Archive: archive, Watch: func() inbox.Watcher { return eyes{w} }, Logger: w.log,
 		},
-		Outbox: outbox.Options{FS: fsys, Dir: outboxDir, InputOrder: true, Mode: 0o664, Group: -1, Notes: true, Logger: w.log},
+		Outbox: outbox.Options{
+			Settings: outbox.Settings{InputOrder: true, Mode: 0o664, Group: -1, Notes: true}, FS: fsys, Dir: outboxDir, Logger: w.log,
+		},
 	})
 	if err := l.line.Start(); err != nil {
 		l.worker.end()

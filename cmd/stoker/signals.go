@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/rs/zerolog"
+
+	"stoker/daemon"
+	"stoker/daemon/config"
+)
+
+// signals are those that `stoker run` answers. They are noted from its start on: before it could answer one, the signal
+// would end it.
+type signals struct {
+	hangup, progress chan os.Signal
+	abort            <-chan struct{} // closed by a signal that comes after the one that ends ctx
+}
+
+func listen(ctx context.Context) *signals {
+	s := &signals{make(chan os.Signal, 1), make(chan os.Signal, 1), secondSignal(ctx)}
+	signal.Notify(s.hangup, syscall.SIGHUP)
+	signal.Notify(s.progress, syscall.SIGUSR1)
+	return s
+}
+
+// answer answers SIGHUP and SIGUSR1 until ctx ends. They are ignored from then on.
+func (s *signals) answer(ctx context.Context, d *daemon.Daemon, log zerolog.Logger, read func() (*config.Config, error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.hangup:
+			d.Reload(read)
+		case <-s.progress:
+			logProgress(d, log)
+		}
+	}
+}
+
+// logProgress logs one line that tells how far everything is.
+func logProgress(d *daemon.Daemon, log zerolog.Logger) {
+	<-d.Running()
+	s, err := d.Status()
+	if err != nil {
+		log.Error().Err(err).Msg("cannot tell the progress")
+		return
+	}
+	log.WithLevel(zerolog.NoLevel).Msg(summary(s))
+}
+
+// secondSignal returns a channel that is closed by a signal that comes after ctx has ended by one.
+func secondSignal(ctx context.Context) <-chan struct{} {
+	abort := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		<-signals // the first one, which ended ctx, arrives here too
+		<-signals
+		close(abort)
+	}()
+	return abort
+}
