@@ -253,7 +253,7 @@ func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
 			return nil
 		case <-look.C:
 			troubles = d.logTroubles(troubles)
-			d.makeMissing()
+			d.lookAtFolders()
 		case err := <-d.line.Failed():
 			d.o.Logger.Error().Err(err).Msg("the state cannot be written; stopping")
 			return err

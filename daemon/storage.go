@@ -80,6 +80,13 @@ func apart(folders []string) error {
 	return nil
 }
 
+// lookAtFolders makes those that are missing, which takes as long as shares are given to answer.
+func (d *Daemon) lookAtFolders() {
+	d.pulses.daemon.Begin()
+	defer d.pulses.daemon.End()
+	d.makeMissing()
+}
+
 // makeMissing tries again to make the folders that could not be made at the start, and those that somebody removed since. One
 // whose share hangs is made by the try that hangs.
 func (d *Daemon) makeMissing() {
