@@ -30,8 +30,8 @@ import (
 // Options are what a Daemon needs.
 type Options struct {
 	Config      *config.Config // as of the start
-	ConfigDir   string // folder of the configuration file, "" if there is none
-	Root        string // --root, "" if it was not given
+	ConfigDir   string         // folder of the configuration file, "" if there is none
+	Root        string         // --root, "" if it was not given
 	Version     string
 	Executable  string   // stoker's own binary, which is the echo worker too
 	Environ     []string // handed on to the worker

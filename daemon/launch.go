@@ -24,8 +24,13 @@ func (d *Daemon) newSupervisor() *engine.Supervisor {
 	if e.Kind == config.KindEcho {
 		prepare = d.launchEcho
 	}
+	group, err := engine.EnterDelegated()
+	if err != nil {
+		d.component("engine").Warn().Err(err).Msg("workers have no control group of their own")
+	}
 	return engine.NewSupervisor(engine.Options{
-		Kind: string(e.Kind), Instance: d.store.Instance(), LogDir: d.store.Dir(), Prepare: prepare, InFlight: e.InFlight,
+		Cgroup: group,
+		Kind:   string(e.Kind), Instance: d.store.Instance(), LogDir: d.store.Dir(), Prepare: prepare, InFlight: e.InFlight,
 		LoadStall: time.Duration(e.LoadStall), Hang: time.Duration(e.Hang), Logger: *d.component("engine"),
 	})
 }

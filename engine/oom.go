@@ -8,9 +8,12 @@ import (
 )
 
 // oomKills counts the processes that the kernel has killed because memory ran out, on this machine and in stoker's own
-// control group. What it cannot read counts as none.
-func oomKills() int64 {
+// control group, with all below it. What it cannot read counts as none.
+func (c *Cgroup) oomKills() int64 {
 	n := counter("/proc/vmstat", "oom_kill")
+	if c != nil {
+		return n + counter(filepath.Join(c.dir, "memory.events"), "oom_kill")
+	}
 	groups, _ := os.ReadFile("/proc/self/cgroup")
 	for line := range strings.Lines(string(groups)) { // cgroups(7): NUMBER:CONTROLLERS:PATH
 		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)

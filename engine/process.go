@@ -21,12 +21,15 @@ type Launch struct {
 	Model       string
 	ServedNames []string
 	Args        map[string]any
+
+	leaf *leaf // nil: none
 }
 
 // process is one life of a worker: its pipes and the goroutines that serve them. The supervisor's goroutine owns it.
 type process struct {
 	cmd   *exec.Cmd
 	token string
+	leaf  *leaf
 	tail  *tail
 	pipes pipes
 
@@ -60,9 +63,12 @@ func startProcess(l Launch, token string, log *logFile) (*process, error) {
 	cmd.ExtraFiles = []*os.File{theirs.requests, theirs.replies}
 	cmd.Stdout, cmd.Stderr = theirs.log, theirs.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if l.leaf != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(l.leaf.open.Fd())
+	}
 
 	p := &process{
-		cmd: cmd, token: token, tail: &tail{log: log}, pipes: ours,
+		cmd: cmd, token: token, leaf: l.leaf, tail: &tail{log: log}, pipes: ours,
 		messages: make(chan []message, 16), logged: make(chan struct{}), exited: make(chan struct{}),
 		buried: make(chan struct{}), reaped: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
@@ -132,7 +138,9 @@ func awaitZombie(pid int) {
 	}
 }
 
-func (p *process) tree() Tree { return Tree{Leader: p.cmd.Process.Pid, Token: p.token} }
+func (p *process) tree() Tree {
+	return Tree{Leader: p.cmd.Process.Pid, Token: p.token, Leaf: p.leaf.path()}
+}
 
 // send queues a message. It never blocks: what is in flight is bounded by the capacity.
 func (p *process) send(add func([]byte) []byte) {
@@ -230,6 +238,7 @@ func (p *process) end(grace time.Duration) end {
 	if e.err == nil {
 		<-p.reaped
 		e.exit = p.exit
+		p.leaf.remove()
 	}
 	return e
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -19,6 +20,7 @@ type Options struct {
 	Kind     string
 	Instance string // marks the worker's processes
 	LogDir   string // worker.log goes there
+	Cgroup   *Cgroup
 	// Prepare finds out how to start the worker, anew for each start. A *PermanentError stops the supervisor.
 	Prepare   func(context.Context) (Launch, error)
 	InFlight  int           // requests to hold; 0: 1.25 x the engine's batch size
@@ -132,12 +134,26 @@ func (s *Supervisor) Stop() {
 func (s *Supervisor) Leftovers() ([]Process, error) {
 	for {
 		before := s.currentTree()
-		left, err := Leftovers(s.o.Instance, s.o.LogDir, before)
+		left, err := s.leftovers(before)
 		if err != nil || len(left) == 0 || before == s.currentTree() {
 			return left, err
 		}
 		// A worker was started or ended under the search, and may have been taken for a former one.
 	}
+}
+
+func (s *Supervisor) leftovers(current Tree) ([]Process, error) {
+	left, err := Leftovers(s.o.Instance, s.o.LogDir, current)
+	if err != nil {
+		return nil, err
+	}
+	hidden, err := s.o.Cgroup.leftovers(current)
+	for _, p := range hidden {
+		if !slices.Contains(left, p) {
+			left = append(left, p)
+		}
+	}
+	return left, err
 }
 
 // currentTree is that of the worker that runs or is being killed.
@@ -202,12 +218,21 @@ func (s *Supervisor) clear() error {
 	}
 	var n int
 	var err error
-	s.meanwhile(func() { n, err = Sweep(s.o.Instance, s.o.LogDir) })
+	s.meanwhile(func() { n, err = s.sweep() })
 	if n > 0 {
 		s.o.Logger.Warn().Int("processes", n).Msg("killed what a former worker left behind")
 	}
 	s.alone = err == nil
 	return err
+}
+
+func (s *Supervisor) sweep() (int, error) {
+	hidden, err := s.o.Cgroup.sweep() // first: what has other marks as well is counted once
+	if err != nil {
+		return hidden, err
+	}
+	n, err := Sweep(s.o.Instance, s.o.LogDir)
+	return hidden + n, err
 }
 
 // start finds out how to start a worker, and starts it.
@@ -227,13 +252,34 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 	if err != nil {
 		return nil, &PermanentError{Message: "encode engine arguments: " + err.Error()}
 	}
-	s.life.start, s.life.env, s.life.oomKills = append(start, '\n'), launch.Env, oomKills()
+	s.life.start, s.life.env, s.life.oomKills = append(start, '\n'), launch.Env, s.o.Cgroup.oomKills()
 	var p *process
-	s.meanwhile(func() { p, err = startProcess(launch, newToken(s.o.Instance), log) }) // its file may be on a share that hangs
+	s.meanwhile(func() { p, err = s.startIn(launch, log) }) // its file may be on a share that hangs
 	if isPermanent(err) {
 		return nil, &PermanentError{Message: err.Error()}
 	}
 	return p, err
+}
+
+// startIn starts a worker in a control group of its own, or without one if that cannot be: it is not worth going without an
+// engine.
+func (s *Supervisor) startIn(launch Launch, log *logFile) (*process, error) {
+	var err error
+	if launch.leaf, err = s.o.Cgroup.newLeaf(); launch.leaf != nil {
+		p, startErr := startProcess(launch, newToken(s.o.Instance), log)
+		if startErr == nil {
+			return p, nil
+		}
+		launch.leaf.remove()
+		if isPermanent(startErr) && !errors.Is(startErr, fs.ErrPermission) { // the group's, perhaps
+			return nil, startErr
+		}
+		launch.leaf, err = nil, startErr
+	}
+	if err != nil {
+		s.o.Logger.Warn().Err(err).Msg("the worker cannot have a control group of its own")
+	}
+	return startProcess(launch, newToken(s.o.Instance), log)
 }
 
 // isPermanent tells a command that cannot be run from a machine that cannot start any now.

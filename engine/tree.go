@@ -30,10 +30,11 @@ const treeTimeout = 30 * time.Second
 type Tree struct {
 	Leader int    // the worker's process, which leads a group
 	Token  string // in the environment of all
+	Leaf   string // the control group of all, "" if there is none
 }
 
-func (t Tree) holds(group int, dir string) bool {
-	return t.Leader > 0 && (group == t.Leader || hasVariable(dir, t.Token))
+func (t Tree) holds(pid, group int, dir string) bool {
+	return t.Leader > 0 && (group == t.Leader || hasVariable(dir, t.Token) || t.Leaf != "" && slices.Contains(membersOf(t.Leaf), pid))
 }
 
 // Process is one that belongs, or belonged, to a worker.
@@ -53,7 +54,10 @@ func killTree(t Tree) error {
 	if faults.Planted("group-not-killed") {
 		return killAll(func(pid, _ int, _ string) bool { return pid == t.Leader })
 	}
-	return killAll(func(_, group int, dir string) bool { return t.holds(group, dir) })
+	if t.Leaf != "" {
+		killLeaf(t.Leaf)
+	}
+	return killAll(t.holds)
 }
 
 // Sweep kills what former workers of this stoker left behind, and returns how many processes that were. dir is where
@@ -71,21 +75,26 @@ func Sweep(instance, dir string) (int, error) {
 
 // Leftovers returns the living processes of this stoker's workers that are not of the current one.
 func Leftovers(instance, dir string, current Tree) ([]Process, error) {
-	pids, err := living(isLeftover(instance, dir, current))
+	return processes(isLeftover(instance, dir, current))
+}
+
+// processes are the chosen ones that live.
+func processes(chosen chooser) ([]Process, error) {
+	pids, err := living(chosen)
 	if err != nil {
 		return nil, err
 	}
-	var left []Process
+	var all []Process
 	for _, pid := range pids {
-		left = append(left, Process{PID: pid, Command: commandLine(pid)})
+		all = append(all, Process{PID: pid, Command: commandLine(pid)})
 	}
-	return left, nil
+	return all, nil
 }
 
 func isLeftover(instance, dir string, current Tree) chooser {
 	groups := recordedGroups(dir)
-	return func(_, id int, dir string) bool {
-		if current.holds(id, dir) {
+	return func(pid, id int, dir string) bool {
+		if current.holds(pid, id, dir) {
 			return false
 		}
 		return hasVariable(dir, instance+":") || slices.ContainsFunc(groups, func(g group) bool { return g.id == id && g.holds(dir) })

@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cgroup is the control group that systemd has given to stoker (Delegate=yes), to divide it as it likes: stoker itself is
+// in the leaf "daemon", each worker in one of its own. The kernel kills such a leaf at once with all that is in it, whatever
+// it calls itself and to whatever session it belongs. A nil Cgroup is none: there, workers are found by other marks.
+//
+// No controllers are handed down. A group that does so may hold no process of its own, and systemd, which starts stoker in
+// this one, could not do it again while anything is left of a former life.
+type Cgroup struct{ dir string }
+
+const (
+	daemonLeaf   = "daemon"
+	workerPrefix = "worker-"
+)
+
+// EnterDelegated moves this process into its leaf of the control group that it was given; nil if it was given none.
+func EnterDelegated() (*Cgroup, error) {
+	own, err := ownCgroup()
+	if own == "" || err != nil {
+		return nil, err
+	}
+	switch {
+	case isDelegated(own):
+	case isDelegated(filepath.Dir(own)): // systemd put us into a leaf (DelegateSubgroup=)
+		return &Cgroup{filepath.Dir(own)}, nil
+	default:
+		return nil, nil
+	}
+	leaf := filepath.Join(own, daemonLeaf)
+	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make control group: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
+		return nil, fmt.Errorf("move into control group: %w", err)
+	}
+	return &Cgroup{own}, nil
+}
+
+// ownCgroup is the folder of this process's control group of version 2; "" if there is none that can be seen.
+func ownCgroup() (string, error) {
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", err
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(groups)) {
+		if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return cgroupDir(path, string(mounts)), nil
+		}
+	}
+	return "", nil
+}
+
+// cgroupDir finds a control group among the mounts (proc_pid_mountinfo(5)). One outside what this process's namespace shows
+// has a path that begins with dots.
+func cgroupDir(path, mounts string) string {
+	if strings.HasPrefix(path, "/..") {
+		return ""
+	}
+	for line := range strings.Lines(mounts) {
+		before, after, _ := strings.Cut(line, " - ")
+		fields := strings.Fields(before) // number, parent, device, root, mount point, …
+		if !strings.HasPrefix(after, "cgroup2 ") || len(fields) < 5 {
+			continue
+		}
+		if below, err := filepath.Rel(fields[3], path); err == nil && filepath.IsLocal(below) {
+			return filepath.Join(fields[4], below)
+		}
+	}
+	return ""
+}
+
+// isDelegated reports whether systemd has marked a group as one that is ours. Older ones mark it for root alone, and give
+// it to the service's user.
+func isDelegated(dir string) bool {
+	var mark [8]byte
+	for _, name := range []string{"user.delegate", "trusted.delegate"} {
+		if n, err := unix.Getxattr(dir, name, mark[:]); err == nil && string(mark[:n]) == "1" {
+			return true
+		}
+	}
+	return os.Geteuid() != 0 && ownerOf(dir) == os.Geteuid() && ownerOf(filepath.Dir(dir)) != os.Geteuid()
+}
+
+// ownerOf is the user that a folder belongs to, -1 if that is not known.
+func ownerOf(dir string) int {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return -1
+	}
+	return int(st.Uid)
+}
+
+// leaf is the control group of one worker.
+type leaf struct {
+	dir  string
+	open *os.File
+}
+
+// newLeaf makes one for a worker that is to be started, nil if there are no control groups.
+func (c *Cgroup) newLeaf() (*leaf, error) {
+	if c == nil {
+		return nil, nil
+	}
+	for _, empty := range c.leaves() {
+		os.Remove(empty) // which a moment after its last process was not possible
+	}
+	for n := 1; ; n++ {
+		dir := filepath.Join(c.dir, workerPrefix+strconv.Itoa(n))
+		err := os.Mkdir(dir, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("make control group: %w", err)
+		}
+		open, err := os.Open(dir)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("open control group: %w", err), os.Remove(dir))
+		}
+		return &leaf{dir, open}, nil
+	}
+}
+
+// remove takes away the leaf of a worker that is gone. One that cannot be removed is swept before the next worker.
+func (l *leaf) remove() {
+	if l != nil {
+		l.open.Close()
+		os.Remove(l.dir)
+	}
+}
+
+// path is "" for no leaf.
+func (l *leaf) path() string {
+	if l == nil {
+		return ""
+	}
+	return l.dir
+}
+
+// killLeaf kills everything in a control group. Kernels before 5.14 cannot; there the processes are killed one by one.
+func killLeaf(dir string) {
+	os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+}
+
+// membersOf are the processes of a control group. One that is gone has none.
+func membersOf(dir string) (pids []int) {
+	list, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	for field := range strings.FieldsSeq(string(list)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// leaves are the control groups of workers.
+func (c *Cgroup) leaves() []string {
+	if c == nil {
+		return nil
+	}
+	dirs, _ := filepath.Glob(filepath.Join(c.dir, workerPrefix+"*"))
+	return dirs
+}
+
+// strays chooses what is in the control groups of workers, but for the current one's.
+func (c *Cgroup) strays(current Tree) chooser {
+	var pids []int
+	for _, dir := range c.leaves() {
+		if dir != current.Leaf {
+			pids = append(pids, membersOf(dir)...)
+		}
+	}
+	return func(pid, _ int, _ string) bool { return slices.Contains(pids, pid) }
+}
+
+// leftovers are the living processes of former workers that no other mark shows.
+func (c *Cgroup) leftovers(current Tree) ([]Process, error) {
+	if c == nil {
+		return nil, nil
+	}
+	return processes(c.strays(current))
+}
+
+// sweep kills what former workers left in their control groups, which it removes, and returns how many processes that were.
+func (c *Cgroup) sweep() (int, error) {
+	if c == nil {
+		return 0, nil
+	}
+	left, err := c.leftovers(Tree{})
+	if err != nil {
+		return 0, err
+	}
+	leaves := c.leaves()
+	for _, dir := range leaves {
+		killLeaf(dir)
+	}
+	err = killAll(func(pid, _ int, _ string) bool {
+		return slices.ContainsFunc(leaves, func(dir string) bool { return slices.Contains(membersOf(dir), pid) })
+	})
+	for _, dir := range leaves {
+		os.Remove(dir)
+	}
+	return len(left), err
+}
