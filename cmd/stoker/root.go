@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"stoker/daemon"
@@ -156,10 +158,19 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 }
 
 func (a *app) say(message, hint string) {
-	fmt.Fprintf(a.stderr, "stoker: error: %s\n", harmless(message))
+	a.complain("error", message)
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "stoker: hint: %s\n", harmless(hint))
+		a.complain("hint", hint)
 	}
+}
+
+func (a *app) complain(kind, text string) {
+	lines := "stoker: " + kind + ": " + harmless(text)
+	if isJournal(a.stderr, a.environ) {
+		mark := fmt.Sprintf("<%d>", priority(zerolog.ErrorLevel))
+		lines = mark + strings.ReplaceAll(lines, "\n", "\n"+mark)
+	}
+	fmt.Fprintln(a.stderr, lines)
 }
 
 // classify finds an error's exit code, and what the user can do about it.

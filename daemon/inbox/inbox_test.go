@@ -377,3 +377,27 @@ func TestFloodOfEvents(t *testing.T) {
 	close(stop)
 	<-done
 }
+
+// Settings that change while it runs hold for what is taken from then on.
+func TestConfigure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.run()
+		r.write("x.jsonl", line)
+		r.pass(r.o.PollEvery / 2)
+		s := r.o.Settings
+		s.Settle, s.MaxLine = time.Hour, 4
+		r.inbox.Configure(s)
+		r.pass(time.Minute)
+		r.want()
+		s.Settle = time.Second
+		r.inbox.Configure(s)
+		synctest.Wait()
+		r.want("x.jsonl")
+		m, err := r.store.Meta(r.admitted[0].ID)
+		if err != nil || m.MaxLine != 4 || m.Refused == nil {
+			t.Errorf("a file whose only line is longer than 4 bytes is not refused: %+v, %v", m, err)
+		}
+		r.end(r.admitted[0])
+	})
+}

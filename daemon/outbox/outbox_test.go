@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -458,5 +459,36 @@ func TestCrashBeforeTheEnd(t *testing.T) {
 		r.finish(r.open(id))
 		r.wantEnded(1)
 		r.wantFiles(results...)
+	})
+}
+
+// Settings that change while it runs hold from the next batch on. Notes that are no longer wanted are not written, and go
+// with their batch.
+func TestConfigure(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.run()
+		b := r.complete("", "x.jsonl", three...)
+		note := []Note{{Name: b.Meta.Name, ID: b.Meta.ID, State: store.InProgress, Total: 3}}
+		r.publisher.SetNotes(note)
+		synctest.Wait()
+		r.wantFiles("x.status.txt")
+		s := r.o.Settings
+		s.InputOrder, s.Mode, s.Notes = false, 0o600, false
+		r.publisher.Configure(s)
+		before := r.read("x.status.txt")
+		time.Sleep(time.Hour)
+		r.publisher.SetNotes(note)
+		synctest.Wait()
+		if after := r.read("x.status.txt"); after != before {
+			t.Errorf("a note is written: %s", after)
+		}
+		r.finish(b)
+		r.wantFiles("x.batch.json", "x.errors.jsonl", "x.output.jsonl")
+		if got := r.read("x.output.jsonl"); !strings.HasPrefix(got, `{"custom_id":"line-3"`) {
+			t.Errorf("output is %s", got)
+		}
+		if st, err := os.Stat(r.path("x.output.jsonl")); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("it has mode %s: %v", st.Mode(), err)
+		}
 	})
 }

@@ -252,3 +252,53 @@ func TestLocalFolderMayStay(t *testing.T) {
 		}
 	}
 }
+
+// counter is told of calls.
+type counter struct{ began, ended atomic.Int64 }
+
+func (c *counter) Begin() { c.began.Add(1) }
+func (c *counter) End()   { c.ended.Add(1) }
+
+// Who is watched is watched in all that hangs, and nobody else is.
+func TestWatchedCalls(t *testing.T) {
+	bubble(t, func(r *rig) {
+		c := new(counter)
+		watched, path := r.fs.For(c), filepath.Join(r.inbox, "x")
+		r.fs.Lstat(path)
+		if n := c.began.Load(); n != 0 {
+			t.Errorf("%d calls of somebody else's are told", n)
+		}
+		f, err := watched.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		for op, do := range map[string]func() error{
+			"write": func() error { _, err := f.Write([]byte("x")); return err },
+			"read":  func() error { _, err := f.ReadAt(make([]byte, 1), 0); return err },
+			"sync":  f.Sync, "datasync": f.Datasync, "stat": func() error { _, err := f.Stat(); return err },
+			"rename": func() error { return watched.Rename(path, path) }, "sync folder": func() error { return watched.SyncDir(r.inbox) },
+		} {
+			before := c.ended.Load()
+			if err := do(); err != nil {
+				t.Errorf("%s: %v", op, err)
+			}
+			if c.ended.Load() == before {
+				t.Errorf("%s is not told", op)
+			}
+		}
+		r.hang("/inbox")
+		go watched.Lstat(path)
+		time.Sleep(time.Hour)
+		if under := c.began.Load() - c.ended.Load(); under != 1 {
+			t.Errorf("%d calls are told to be under way, want the one that hangs", under)
+		}
+		r.resume()
+		if under := c.began.Load() - c.ended.Load(); under != 0 {
+			t.Errorf("%d calls are told to be under way after all came back", under)
+		}
+		f.Close()
+	})
+}
