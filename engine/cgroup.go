@@ -43,8 +43,8 @@ func EnterDelegated() (*Cgroup, error) {
 	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make control group: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0); err != nil {
-		return nil, fmt.Errorf("move into control group: %w", err)
+	if err := moveTo(leaf, os.Getpid()); err != nil {
+		return nil, err
 	}
 	return &Cgroup{own}, nil
 }
@@ -110,7 +110,7 @@ func ownerOf(dir string) int {
 // leaf is the control group of one worker.
 type leaf struct {
 	dir  string
-	open *os.File
+	open *os.File // to start the worker in; nil: it goes there by itself
 }
 
 // newLeaf makes one for a worker that is to be started, nil if there are no control groups.
@@ -141,9 +141,26 @@ func (c *Cgroup) newLeaf() (*leaf, error) {
 // remove takes away the leaf of a worker that is gone. One that cannot be removed is swept before the next worker.
 func (l *leaf) remove() {
 	if l != nil {
-		l.open.Close()
+		l.open.Close() // a nil one returns an error, too
 		os.Remove(l.dir)
 	}
+}
+
+// enter is a command that goes into the leaf and then becomes another one.
+func (l *leaf) enter(argv []string) []string {
+	return append([]string{"/bin/sh", "-c", `echo $$ > "$0"; exec "$@"`, filepath.Join(l.dir, "cgroup.procs")}, argv...)
+}
+
+func moveTo(dir string, pid int) error {
+	f, err := os.OpenFile(filepath.Join(dir, "cgroup.procs"), os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(strconv.Itoa(pid))
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("move into control group: %w", err)
+	}
+	return nil
 }
 
 // path is "" for no leaf.
@@ -156,7 +173,10 @@ func (l *leaf) path() string {
 
 // killLeaf kills everything in a control group. Kernels before 5.14 cannot; there the processes are killed one by one.
 func killLeaf(dir string) {
-	os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+	if f, err := os.OpenFile(filepath.Join(dir, "cgroup.kill"), os.O_WRONLY, 0); err == nil {
+		f.WriteString("1")
+		f.Close()
+	}
 }
 
 // membersOf are the processes of a control group. One that is gone has none.

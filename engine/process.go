@@ -58,12 +58,15 @@ func startProcess(l Launch, token string, log *logFile) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
+	if l.leaf != nil && l.leaf.open == nil {
+		l.Argv = l.leaf.enter(l.Argv)
+	}
 	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
 	cmd.Env = append(slices.Clone(l.Env), tokenVar+"="+token)
 	cmd.ExtraFiles = []*os.File{theirs.requests, theirs.replies}
 	cmd.Stdout, cmd.Stderr = theirs.log, theirs.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if l.leaf != nil {
+	if l.leaf != nil && l.leaf.open != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(l.leaf.open.Fd())
 	}
 

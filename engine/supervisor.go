@@ -263,23 +263,21 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 
 // startIn starts a worker in a control group of its own, or without one if that cannot be: it is not worth going without an
 // engine.
-func (s *Supervisor) startIn(launch Launch, log *logFile) (*process, error) {
-	var err error
-	if launch.leaf, err = s.o.Cgroup.newLeaf(); launch.leaf != nil {
-		p, startErr := startProcess(launch, newToken(s.o.Instance), log)
-		if startErr == nil {
-			return p, nil
-		}
-		launch.leaf.remove()
-		if isPermanent(startErr) && !errors.Is(startErr, fs.ErrPermission) { // the group's, perhaps
-			return nil, startErr
-		}
-		launch.leaf, err = nil, startErr
+func (s *Supervisor) startIn(launch Launch, log *logFile) (p *process, err error) {
+	if launch.leaf, err = s.o.Cgroup.newLeaf(); err != nil {
+		s.o.Logger.Warn().Err(err).Msg("the worker has no control group of its own")
+	}
+	p, err = startProcess(launch, newToken(s.o.Instance), log)
+	if l := launch.leaf; err != nil && l != nil && l.open != nil {
+		// A filter of system calls that cannot look into clone3 forbids it (RestrictNamespaces=).
+		l.open.Close()
+		l.open = nil
+		p, err = startProcess(launch, newToken(s.o.Instance), log)
 	}
 	if err != nil {
-		s.o.Logger.Warn().Err(err).Msg("the worker cannot have a control group of its own")
+		launch.leaf.remove()
 	}
-	return startProcess(launch, newToken(s.o.Instance), log)
+	return p, err
 }
 
 // isPermanent tells a command that cannot be run from a machine that cannot start any now.

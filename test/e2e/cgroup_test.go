@@ -69,8 +69,14 @@ func groupOf(t *testing.T, pid int) string {
 // In a control group of its own stoker and its workers have a leaf each, and nothing that a worker starts outlives it.
 func TestDelegatedControlGroup(t *testing.T) {
 	t.Parallel()
-	for _, mark := range []string{"user.delegate", "trusted.delegate"} {
-		t.Run(mark, func(t *testing.T) {
+	for name, c := range map[string]struct {
+		mark  string
+		under []string
+	}{
+		"systemd 252": {mark: "user.delegate"}, "older": {mark: "trusted.delegate"},
+		"filtered": {"user.delegate", []string{os.Args[0], withoutClone3}},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newBreeder(t, rig.Released)
 			script, err := os.ReadFile(h.Path("python"))
@@ -79,7 +85,8 @@ func TestDelegatedControlGroup(t *testing.T) {
 			}
 			child := h.Path("child.pid")
 			h.Write("python", strings.Replace(string(script), "setsid sleep 1000", "setsid env -i sh -c 'echo $$ > "+child+"; exec sleep 1000'", 1))
-			path := delegated(t, h, mark)
+			path := delegated(t, h, c.mark)
+			h.Under = append(c.under, h.Under...)
 			h.Start()
 			in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 5)}
 			h.Drop(in.Name, in.Content())
