@@ -1,6 +1,7 @@
 package pulse
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,7 +141,7 @@ func TestLongStepsEnd(t *testing.T) {
 func TestWaitingForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := run(t), run(t)
-		stalled := false
+		stalled := false // only used by this goroutine, which looks
 		m := NewMonitor(patience, func() bool { return stalled },
 			Owner{Name: "a", Pulse: a.Pulse}, Owner{Name: "b", Pulse: b.Pulse, After: a.Pulse})
 		release := make(chan struct{})
@@ -159,14 +160,18 @@ func TestWaitingForOthers(t *testing.T) {
 func TestAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, done := New(), make(chan struct{})
-		hang := make(chan struct{})
-		close(hang)
-		go p.Answer(done, func() { <-hang })
+		var hangs atomic.Bool
+		release := make(chan struct{})
+		go p.Answer(done, func() {
+			if hangs.Load() {
+				<-release
+			}
+		})
 		m := NewMonitor(patience, never, Owner{Name: "engine", Pulse: p})
 		want(t, looks(m, time.Hour))
-		hang = make(chan struct{})
+		hangs.Store(true)
 		want(t, looks(m, patience+2*every), "engine")
-		close(hang)
+		close(release)
 		close(done)
 	})
 }
