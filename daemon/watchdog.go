@@ -181,7 +181,7 @@ func (d *Daemon) engineText() string {
 		if e.Phase == "" {
 			return "starting the engine"
 		}
-		return strings.ReplaceAll(e.Phase, "_", " ")
+		return e.Phase + " " + e.Detail
 	case engine.BackOff:
 		return "engine is started again: " + e.Reason
 	case engine.Failed:

@@ -85,6 +85,36 @@ func TestIsUpWithoutEngine(t *testing.T) {
 	}
 }
 
+// loader is an interpreter whose worker loads for ever.
+const loader = `#!/bin/sh
+case "$2" in -c) echo '{"version":"3.12.0","prefix":"/","base":"/","vllm":"0.32.0","dist":"vllm"}'; exit;; esac
+echo '{"type":"hello","protocol":1,"engine":"vllm","version":"0.32.0"}' >&4
+echo '{"type":"phase","phase":"loading","detail":"weights 40 %"}' >&4
+exec sleep 1000
+`
+
+// A model that loads for long is told of, and no hang.
+func TestLoadsForLong(t *testing.T) {
+	t.Parallel()
+	h, m := rig.NewHome(t, rig.Released, "[inbox]\nsettle = \"100ms\"\n[engine]\nkind = \"vllm\"\nmodel = \"echo\"\npython = \"python\"\n"), rig.NewManager(t)
+	h.Write("python", loader)
+	if err := os.Chmod(h.Path("python"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	startService(t, h, m, quick)
+	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 5)}
+	h.Drop(in.Name, in.Content())
+	m.Await(h, "STATUS=loading weights 40 %; 1 batch, 5 requests to go", 1)
+	m.Forget()
+	m.Await(h, "WATCHDOG=1", 20)
+	if n := m.Count("STATUS=hangs"); n > 0 {
+		t.Errorf("told %q", m.Told())
+	}
+	if err := h.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // quick is a watchdog's interval for tests.
 const quick = 2 * time.Second
 
