@@ -168,10 +168,8 @@ func (d *Daemon) statusLine() string {
 	if hanging := d.hanging.Load(); hanging != nil {
 		parts = append([]string{*hanging}, parts...)
 	}
-	return oneLine(strings.Join(parts, "; "))
+	return strings.Join(parts, "; ")
 }
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 func (d *Daemon) engineText() string {
 	switch e := d.engine.Status(); e.State {

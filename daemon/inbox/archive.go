@@ -105,7 +105,7 @@ func (a *archiver) run(ctx context.Context) {
 	}
 }
 
-// why a rest is over
+// why says what ended a rest.
 type why int
 
 const (
@@ -114,6 +114,7 @@ const (
 	due
 )
 
+// rest waits until there is something to do, or until what failed is to be tried again.
 func (a *archiver) rest(ctx context.Context, again <-chan time.Time) why {
 	for {
 		a.in.o.ArchivePulse.Beat()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/rs/zerolog"
@@ -51,7 +52,23 @@ func (n *Notifier) Stopping() { n.send(daemon.SdNotifyStopping) }
 func (n *Notifier) Alive() { n.send(daemon.SdNotifyWatchdog) }
 
 // Status is the line that `systemctl status` shows.
-func (n *Notifier) Status(line string) { n.send("STATUS=" + line) }
+func (n *Notifier) Status(line string) { n.send("STATUS=" + oneLine(line)) }
+
+// maxStatus is how much of a line is told, in bytes: systemd drops messages over 4 KiB, as it does those that are no UTF-8.
+const maxStatus = 1000
+
+// oneLine is a text as systemd takes it.
+func oneLine(text string) string {
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "\uFFFD")), " ")
+	if len(text) <= maxStatus {
+		return text
+	}
+	cut := maxStatus
+	for !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return text[:cut] + "…"
+}
 
 const (
 	// extension is how much more time is asked for at once. A start or a stop that hangs lasts so much longer.

@@ -128,3 +128,22 @@ func TestWithoutOurs(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// A status is one line of UTF-8 that systemd takes, however long a cause is.
+func TestStatusFits(t *testing.T) {
+	conn := manager(t)
+	n := New(zerolog.Nop())
+	n.Status("one\n two\xff")
+	n.Status(strings.Repeat("ä", 3000))
+	got := told(t, conn, 2)
+	if want := "STATUS=one two\uFFFD"; got[0] != want {
+		t.Errorf("told %q, want %q", got[0], want)
+	}
+	if want := "STATUS=" + strings.Repeat("ä", 500) + "…"; got[1] != want {
+		t.Errorf("told %d bytes, %q, want %d", len(got[1]), got[1], len(want))
+	}
+	n.Status("x" + strings.Repeat("ä", 3000))
+	if got := told(t, conn, 1)[0]; got != "STATUS=x"+strings.Repeat("ä", 499)+"…" {
+		t.Errorf("told %q", got)
+	}
+}

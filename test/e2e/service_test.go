@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"stoker/test/figures"
 	"stoker/test/rig"
 )
 
@@ -121,6 +123,13 @@ const quick = 2 * time.Second
 // A loop that hangs, whichever it is, makes the watchdog bite; the next start loses nothing.
 func TestHungOwnerStarvesTheWatchdog(t *testing.T) {
 	t.Parallel()
+	began := time.Now()
+	var mu sync.Mutex
+	row := figures.Figures{Suite: "hung loops", Note: "each made the watchdog bite"}
+	t.Cleanup(func() {
+		row.Seconds = int(time.Since(began).Seconds())
+		figures.Report(t, row)
+	})
 	for point, name := range map[string]string{
 		"inbox": "inbox", "archive": "archive", "dispatch": "dispatch", "engine": "engine supervisor", "outbox": "outbox", "store": "store", "daemon": "daemon",
 	} {
@@ -154,6 +163,15 @@ func TestHungOwnerStarvesTheWatchdog(t *testing.T) {
 			if err := h.End(x, y); err != nil {
 				t.Error(err)
 			}
+			tally, err := h.Tally(x, y)
+			if err != nil {
+				t.Error(err)
+			}
+			v, _ := rig.Report[rig.Verification](h, "verify")
+			mu.Lock()
+			defer mu.Unlock()
+			row.Count++
+			row.Lost, row.Doubled, row.Redone = row.Lost+tally.Lost, row.Doubled+tally.Doubled, max(row.Redone, int(v.Redone))
 		})
 	}
 }
