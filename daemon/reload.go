@@ -33,7 +33,7 @@ func (d *Daemon) replace(read func() (*config.Config, error), r *api.Reload) err
 		return err
 	}
 	next := d.config.Load().Replace(c)
-	remote, err := isRemote(&next.Config)
+	remote, err := isRemote(&next.Config, nil)
 	if err != nil {
 		return err
 	}
