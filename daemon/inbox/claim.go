@@ -43,7 +43,10 @@ func (in *Inbox) claimPath(id string, name store.FileName) string {
 	return filepath.Join(in.processing(), id, string(name))
 }
 
-// takeReady claims the files that are complete. The first of many are copied meanwhile.
+// claimsAtOnce bounds the files that one round claims, so that status and a stop need not wait for thousands.
+const claimsAtOnce = 100
+
+// takeReady claims files that are complete. The first of many are copied meanwhile.
 func (in *Inbox) takeReady(ctx context.Context) {
 	var ready []fileKey
 	for k, f := range in.files {
@@ -54,7 +57,8 @@ func (in *Inbox) takeReady(ctx context.Context) {
 	slices.SortFunc(ready, func(a, b fileKey) int { // first come, first served
 		return cmp.Or(in.files[a].seen.Compare(in.files[b].seen), strings.Compare(a.queue, b.queue), strings.Compare(string(a.name), string(b.name)))
 	})
-	for _, k := range ready {
+	in.more = len(ready) > claimsAtOnce
+	for _, k := range ready[:min(len(ready), claimsAtOnce)] {
 		f := in.files[k]
 		if f.lacks = in.lacksRoom(f.print.size); f.lacks != nil {
 			f.wait(f.lacks.Error()) // where it is: the folder is its owner's

@@ -83,6 +83,7 @@ type Inbox struct {
 	known     map[string]bool    // claims that are batches by now, as of the last look
 	looked    time.Time          // when the last look was
 	stale     bool               // something may have changed since
+	more      bool               // files are complete that were not claimed yet
 	problem   string             // why the inbox cannot be read
 	lacks     *durable.FullError // the least that files wait for; nil if none does
 	held      int                // how many do
@@ -273,11 +274,15 @@ func (a *alarm) within(d time.Duration) {
 }
 
 // round looks at the inbox if it is time to, goes on with what is claimed, and returns when to come again. A look costs as
-// much as there are files and claims, so that what becomes of one of them is no reason for one.
+// much as there are files and claims, so that what becomes of one of them is no reason for one, and what one has found
+// complete is claimed before the next.
 func (in *Inbox) round(ctx context.Context) time.Duration {
 	in.configure()
-	if in.stale || time.Since(in.looked) >= in.nextLook() {
-		in.look(ctx)
+	if !in.more && (in.stale || time.Since(in.looked) >= in.nextLook()) {
+		in.look()
+	}
+	if in.problem == "" {
+		in.takeReady(ctx)
 	}
 	in.admitClaims(ctx)
 	in.noteRoom()
@@ -285,15 +290,12 @@ func (in *Inbox) round(ctx context.Context) time.Duration {
 	return in.nextRound()
 }
 
-// look finds what is claimed, sees what lies in the inbox, and takes what is complete.
-func (in *Inbox) look(ctx context.Context) {
+// look finds what is claimed, and sees what lies in the inbox.
+func (in *Inbox) look() {
 	in.looked, in.stale = time.Now(), false
 	err := in.findClaims()
 	if err == nil {
 		err = in.scan()
-	}
-	if err == nil {
-		in.takeReady(ctx)
 	}
 	in.note(err)
 }
@@ -359,8 +361,11 @@ func (in *Inbox) nextLook() time.Duration {
 	return wait
 }
 
-// nextRound is when the next look is due, or the first claim.
+// nextRound is when the next look is due, the first claim, or what is complete already.
 func (in *Inbox) nextRound() time.Duration {
+	if in.more {
+		return shortest
+	}
 	now := time.Now()
 	wait := in.nextLook() - now.Sub(in.looked)
 	for _, c := range in.claims {

@@ -290,13 +290,13 @@ func TestManyFilesTakeFewLooks(t *testing.T) {
 			return nil
 		})
 		r.o.FS = watched
-		for i := range 100 {
+		for i := range 250 {
 			r.write(fmt.Sprintf("%d.jsonl", i), line)
 		}
 		r.run()
 		r.pass(10 * time.Second)
-		if n := len(r.names()); n != 100 {
-			t.Errorf("%d of 100 files are taken", n)
+		if n := len(r.names()); n != 250 {
+			t.Errorf("%d of 250 files are taken", n)
 		}
 		if n := looks.Load(); n > 10 {
 			t.Errorf("the inbox was looked at %d times", n)

@@ -29,10 +29,12 @@ func (in *Inbox) findClaims() error {
 	for _, d := range dirs {
 		id := d.Name()
 		switch {
+		case in.known[id] && d.IsDir(): // most of many
+			known[id] = true
 		case claimed[id] || IsIgnored(id) || faults.Planted("claim-forgotten"):
 		case !d.IsDir() || !store.ValidID(id):
 			in.stray(id, "stoker did not put it there")
-		case in.known[id] || in.isBatch(id):
+		case in.isBatch(id):
 			known[id] = true
 		default:
 			in.findClaim(id)

@@ -185,7 +185,7 @@ func (in *Inbox) observe(k fileKey) bool {
 	return true
 }
 
-func (f *file) wait(reason string) { f.state, f.reason = "waiting", reason }
+func (f *file) wait(reason string) { f.ready, f.state, f.reason = false, "waiting", reason }
 
 // judge decides whether a file is complete.
 func (in *Inbox) judge(k fileKey, f *file) {
