@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BUILD   := build
 STOKER  := $(BUILD)/stoker
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-SOURCES := $(shell git ls-files -co --exclude-standard -- '*.go' 'engine/worker/*.py' 'engine/pyenv/*' go.mod go.sum 2>/dev/null)
+SOURCES := $(shell git ls-files -co --exclude-standard -- '*.go' 'engine/worker/*.py' 'engine/pyenv/*' 'packaging/*' go.mod go.sum 2>/dev/null)
 
 # What `stoker setup` makes for demo and tests: the Python environment with vLLM, SmolLM2-135M, and a configuration.
 ENGINE  := $(BUILD)/engine
@@ -97,6 +97,33 @@ bench-files: engine ## six small files through a warm stoker, and through LLM.ch
 .PHONY: fuzz
 fuzz: ## fuzz all targets for FUZZTOTAL (120s) together, or each of them for FUZZTIME
 	@test/fuzz/run.sh $(or $(FUZZTOTAL),120s) $(FUZZTIME)
+
+# Packages' versions sort: 1.2.0 is a release, 1.2.0+3.gabc is three commits after it, 0.1.0~dev.3.gabc is before the first.
+PACKAGES := $(BUILD)/packages
+PACKAGE_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed -E 's/^v//; s/-([0-9]+)-g/+\1.g/; s/-/~/g' | grep . \
+  || echo "0.1.0~dev.$$(git rev-list --count HEAD).g$$(git rev-parse --short HEAD)")
+NFPM := go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+
+.PHONY: packages
+packages: build ## .deb and .rpm for amd64 and arm64, in build/packages
+	@rm -rf $(PACKAGES)
+	go run ./packaging/render $(PACKAGES)
+	$(STOKER) man $(PACKAGES)/man && gzip -9n $(PACKAGES)/man/*
+	@mkdir -p $(PACKAGES)/completion
+	$(STOKER) completion bash > $(PACKAGES)/completion/stoker.bash
+	$(STOKER) completion zsh > $(PACKAGES)/completion/_stoker
+	$(STOKER) completion fish > $(PACKAGES)/completion/stoker.fish
+	@set -e; for arch in amd64 arm64; do \
+	  $(MAKE) --no-print-directory $(PACKAGES)/$$arch/stoker; \
+	  for packager in deb rpm; do \
+	    PACKAGE_ARCH=$$arch PACKAGE_VERSION='$(PACKAGE_VERSION)' \
+	      $(NFPM) package --config packaging/nfpm.yaml --packager $$packager --target $(PACKAGES); \
+	  done; \
+	done
+
+$(PACKAGES)/%/stoker: $(SOURCES)
+	CGO_ENABLED=0 GOARCH=$* go build -trimpath -ldflags '-s -w -X main.releaseVersion=$(PACKAGE_VERSION)' -o $@ ./cmd/stoker
 
 .PHONY: clean
 clean: ## remove what was built; the downloads stay in uv's cache
