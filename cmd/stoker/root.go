@@ -20,6 +20,7 @@ import (
 	"stoker/daemon/share"
 	"stoker/engine"
 	"stoker/engine/pyenv"
+	"stoker/packaging/service"
 	"stoker/store"
 )
 
@@ -94,7 +95,7 @@ into an outbox.`,
 	}{
 		{"run", "Running:", []*cobra.Command{newRunCommand(a), newOnceCommand(a), newSetupCommand(a)}},
 		{"batches", "Batches:", []*cobra.Command{newSubmitCommand(a), newCheckCommand(a), newStatusCommand(a), newListCommand(a), newShowCommand(a)}},
-		{"care", "Care:", []*cobra.Command{newVerifyCommand(a), newStateCommand(a), newConfigCommand(a), newManCommand(a), newVersionCommand(a)}},
+		{"care", "Care:", []*cobra.Command{newVerifyCommand(a), newStateCommand(a), newConfigCommand(a), newServiceCommand(a), newManCommand(a), newVersionCommand(a)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {
@@ -180,6 +181,7 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		usage     *usageError
 		python    *pyenv.Error
 		permanent *engine.PermanentError
+		system    *service.Error
 		fault     *store.FinalError
 		unmounted *share.UnmountedError
 	)
@@ -210,6 +212,8 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitFailure, python.Hint
 	case errors.As(err, &permanent):
 		return exitFailure, permanent.Hint
+	case errors.As(err, &system):
+		return exitFailure, system.Hint
 	}
 	return exitFailure, ""
 }

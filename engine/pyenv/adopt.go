@@ -48,7 +48,7 @@ func findExisting(ctx context.Context, environ []string, device Device, shared b
 	s := Search{Environ: environ, Interactive: true}
 	for _, c := range s.candidates() {
 		found, err := Probe(ctx, c.path)
-		if err == nil && fits(found, device) && (!shared || reachableByOthers(found.Prefix)) {
+		if err == nil && fits(found, device) && (!shared || ReachableByOthers(found.Prefix)) {
 			found.How = c.how
 			return found, true
 		}

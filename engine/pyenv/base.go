@@ -31,7 +31,7 @@ func findBase(ctx context.Context, environ []string, shared bool) (Interpreter, 
 				continue
 			case !pythonFits(found.Version):
 				rejected = append(rejected, path+" is "+found.Version)
-			case shared && !reachableByOthers(found.Prefix):
+			case shared && !ReachableByOthers(found.Prefix):
 				rejected = append(rejected, found.Prefix+" is closed to other users")
 			default:
 				found.How = name + " on PATH"
@@ -53,8 +53,8 @@ func pythonFits(version string) bool {
 	return major == 3 && minor >= minPythonMinor && minor <= maxPythonMinor
 }
 
-// reachableByOthers reports whether every folder down to path may be entered by everyone.
-func reachableByOthers(path string) bool {
+// ReachableByOthers reports whether every folder down to path may be entered by everyone.
+func ReachableByOthers(path string) bool {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return false
