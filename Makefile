@@ -46,7 +46,7 @@ test: test-tools lint test-go test-worker torture fuzz ## all tests: Go, scripts
 lint: ## formatting and vet
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard -- '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
 	go vet ./...
-	go vet -tags real,faults,disk ./...
+	go vet -tags real,faults,disk,packages ./...
 
 # Runs a command with its output in a log; what is no news is left out when it fails.
 quietly = @mkdir -p $(BUILD); echo '$(1)'; $(1) > $(BUILD)/$(2) 2>&1 || { grep -vE '^ *(=== |--- PASS|PASS$$)' $(BUILD)/$(2); exit 1; }
@@ -124,6 +124,12 @@ packages: build ## .deb and .rpm for amd64 and arm64, in build/packages
 
 $(PACKAGES)/%/stoker: $(SOURCES)
 	CGO_ENABLED=0 GOARCH=$* go build -trimpath -ldflags '-s -w -X main.releaseVersion=$(PACKAGE_VERSION)' -o $@ ./cmd/stoker
+
+.PHONY: test-packages
+test-packages: packages ## installs the packages, and stoker's service without them, in Debian containers with systemd; needs root
+	@test/packages/root.sh $(BUILD)/test-root
+	$(call quietly,STOKER_TEST_ROOT=$(abspath $(BUILD)/test-root) STOKER_TEST_PACKAGES=$(abspath $(PACKAGES)) go test -tags packages -count 1 -v -timeout 15m ./test/packages,test-packages.log)
+	@grep -E '^ok' $(BUILD)/test-packages.log
 
 .PHONY: clean
 clean: ## remove what was built; the downloads stay in uv's cache

@@ -239,7 +239,7 @@ func (a *app) writeService(s *service.Status) {
 		fmt.Fprintf(a.stdout, ", restarted %d times", s.Restarts)
 	}
 	fmt.Fprintln(a.stdout)
-	if s.Text != "" {
+	if s.Text != "" && s.Running() {
 		fmt.Fprintf(a.stdout, "says     %s\n", printable(s.Text))
 	}
 	fmt.Fprintf(a.stdout, "unit     %s\n", s.Unit)

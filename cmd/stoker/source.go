@@ -34,7 +34,8 @@ func (a *app) withSource(ctx context.Context, f func(source, *config.Loaded) err
 	if err == nil {
 		return f(daemon, loaded)
 	}
-	if !errors.Is(err, client.ErrNotRunning) && !errors.Is(err, os.ErrPermission) {
+	forbidden := errors.Is(err, os.ErrPermission)
+	if !errors.Is(err, client.ErrNotRunning) && !forbidden {
 		return err
 	}
 	s, err := store.OpenReadOnly(loaded.Paths.State)
@@ -46,11 +47,23 @@ func (a *app) withSource(ctx context.Context, f func(source, *config.Loaded) err
 			return f(daemon, loaded)
 		}
 		return err
+	case errors.Is(err, os.ErrPermission):
+		return a.notAllowed(loaded, forbidden)
 	case err != nil:
 		return err
 	}
 	defer s.Close()
 	return f(&onDisk{s, loaded}, loaded)
+}
+
+// notAllowed is the error where the user may read neither what the daemon says, if it was forbidden to ask, nor the state.
+func (a *app) notAllowed(loaded *config.Loaded, forbidden bool) error {
+	if forbidden {
+		return &exitError{code: exitFailure, err: fmt.Errorf("ask %s: permission denied", loaded.SocketPath()),
+			hint: "the socket's group may ask. The service's is stoker: 'sudo usermod -aG stoker NAME', then log in anew"}
+	}
+	return &exitError{code: exitNotRunning, err: fmt.Errorf("the daemon is not running, and only its user can read %s", loaded.Paths.State),
+		hint: "start it, or ask with sudo"}
 }
 
 // onDisk answers from the state folder.

@@ -69,14 +69,14 @@ func New(o Options) *Service { return &Service{o} }
 // Status is what the service manager knows of the service.
 type Status struct {
 	Installed bool   `json:"installed"`
-	Unit      string `json:"unit,omitempty"`    // the file that it is defined by
-	Enabled   string `json:"enabled,omitempty"` // in systemd's words: enabled, disabled, …
-	State     string `json:"state,omitempty"`   // active, activating, reloading, deactivating, inactive, failed
-	Detail    string `json:"detail,omitempty"`  // systemd's sub-state, or why it failed
-	Text      string `json:"text,omitempty"`    // what the daemon says of itself
-	PID       int    `json:"pid,omitempty"`
-	Since     string `json:"since,omitempty"`
-	Restarts  int    `json:"restarts,omitempty"` // by the service manager
+	Unit      string `json:"unit,omitzero"`    // the file that it is defined by
+	Enabled   string `json:"enabled,omitzero"` // in systemd's words: enabled, disabled, …
+	State     string `json:"state,omitzero"`   // active, activating, reloading, deactivating, inactive, failed
+	Detail    string `json:"detail,omitzero"`  // systemd's sub-state, or why it failed
+	Text      string `json:"text,omitzero"`    // what the daemon says of itself
+	PID       int    `json:"pid,omitzero"`
+	Since     string `json:"since,omitzero"`
+	Restarts  int    `json:"restarts,omitzero"` // by the service manager
 }
 
 // Running reports whether the daemon's process is there, perhaps on its way up or down.

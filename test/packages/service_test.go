@@ -1,0 +1,157 @@
+//go:build packages
+
+package packages
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func (c *container) installBinary() {
+	c.t.Helper()
+	c.copyIn(filepath.Join(env(c.t, "STOKER_TEST_PACKAGES"), "amd64", "stoker"), "/usr/local/bin/stoker", 0o755)
+}
+
+// TestService is the life of a service without a package.
+func TestService(t *testing.T) {
+	c := newContainer(t)
+	c.boot()
+	c.installBinary()
+	c.run("useradd --create-home alice")
+
+	if out := c.fails(1, "runuser -u alice -- stoker service install"); !strings.Contains(out, "only root") || !strings.Contains(out, "sudo stoker service install") || !strings.Contains(out, "--user") {
+		t.Error(out)
+	}
+	if out := c.fails(1, "stoker service start"); !strings.Contains(out, "not installed") || !strings.Contains(out, "'stoker service install'") {
+		t.Error(out)
+	}
+	c.run("cp /usr/local/bin/stoker /root/stoker && chmod 700 /root")
+	if out := c.fails(1, "/root/stoker service install"); !strings.Contains(out, "cannot reach /root/stoker") {
+		t.Error(out)
+	}
+	if out := c.fails(1, "stoker service status"); !strings.Contains(out, "not installed") {
+		t.Error(out)
+	}
+
+	// A dry run tells what then happens, and does nothing.
+	dry := c.run("stoker service install --dry-run")
+	files := []string{"/etc/sysusers.d/stoker.conf", "/etc/tmpfiles.d/stoker.conf", "/etc/stoker/config.toml", "/etc/systemd/system/stoker.service"}
+	c.gone(files...)
+	did := c.run("stoker service install")
+	for _, path := range files {
+		for line := range strings.Lines(c.read(path)) {
+			if shown := strings.TrimRight("    "+line, " \n"); shown != "" && !strings.Contains(dry, shown+"\n") {
+				t.Errorf("%s has a line that the dry run did not show: %s", path, line)
+			}
+		}
+	}
+	var told []string
+	for line := range strings.Lines(dry) {
+		if step, ok := strings.CutPrefix(line, "would "); ok {
+			told = append(told, step)
+		}
+	}
+	if steps, _, _ := strings.Cut(did, "next: "); steps != strings.Join(told, "") {
+		t.Errorf("it did\n%s\nand would have\n%s", steps, strings.Join(told, ""))
+	}
+	c.says("systemctl is-enabled stoker", "enabled")
+	if out := c.fails(10, "stoker service status"); !strings.Contains(out, "inactive (dead), enabled") {
+		t.Error(out)
+	}
+
+	// Without a model it does not start, and does not try again and again.
+	if out := c.fails(1, "stoker service start"); !strings.Contains(out, "failed") || !strings.Contains(out, "78") || !strings.Contains(out, "journalctl -e -u stoker") {
+		t.Error(out)
+	}
+	c.run(rehearse)
+	c.run("stoker service start && usermod -aG stoker alice")
+	c.says("stoker service status", "active (running), enabled", "unit     /etc/systemd/system/stoker.service")
+	c.says("stoker service status --json", `"schema_version":1`, `"state":"active"`)
+	c.drop("alice", "x", 10)
+	c.awaitFile("/srv/stoker/outbox/x.batch.json")
+	c.answers("/srv/stoker/outbox/x.output.jsonl", 10)
+
+	// Once more changes nothing, a new program or another unit restarts it, and the configuration stays.
+	pid := c.mainPID()
+	c.run("stoker service install")
+	if now := c.mainPID(); now != pid {
+		t.Errorf("pid %s, before %s, and nothing was new", now, pid)
+	}
+	c.installBinary()
+	c.says("stoker service install", "run systemctl restart stoker.service")
+	if now := c.mainPID(); now == pid || now == "0" {
+		t.Errorf("pid %s, before %s: the old program runs", now, pid)
+	}
+	pid = c.mainPID()
+	c.run("sed -i /Delegate/d /etc/systemd/system/stoker.service")
+	c.says("stoker service install", "write /etc/systemd/system/stoker.service, which differs", "run systemctl daemon-reload")
+	c.says("systemctl show --property=Delegate,NeedDaemonReload stoker", "Delegate=yes", "NeedDaemonReload=no")
+	if now := c.mainPID(); now == pid || now == "0" {
+		t.Errorf("pid %s, before %s: the old unit runs", now, pid)
+	}
+	c.says("grep ^kind /etc/stoker/config.toml", `kind = "echo"`)
+
+	c.run("stoker service restart && stoker service stop")
+	c.fails(10, "stoker service status")
+	c.run("stoker service install") // starts nothing that was stopped
+	c.fails(10, "stoker service status")
+	c.verify()
+	c.run("stoker service start")
+
+	c.says("stoker service uninstall --dry-run", "would run systemctl stop stoker.service", "nothing was done")
+	c.says("stoker service status", "active")
+	c.says("stoker service uninstall", "left /etc/stoker/config.toml", "left /srv/stoker/outbox", "left /var/lib/stoker", "left the user stoker")
+	c.gone("/etc/systemd/system/stoker.service", "/etc/systemd/system/multi-user.target.wants/stoker.service", "/run/stoker",
+		"/etc/sysusers.d/stoker.conf", "/etc/tmpfiles.d/stoker.conf")
+	c.exists("/etc/stoker/config.toml", "/var/lib/stoker/stoker.db", "/srv/stoker/outbox/x.output.jsonl")
+	c.verify()
+}
+
+// TestUsersService is a service of a user's own, who need not be logged in.
+func TestUsersService(t *testing.T) {
+	c := newContainer(t)
+	c.boot()
+	c.installBinary()
+	c.run("useradd --create-home bob && loginctl enable-linger bob")
+	c.await("bob's service manager", func() bool {
+		out, _ := c.try("systemctl is-active user@$(id -u bob)")
+		return strings.TrimSpace(out) == "active"
+	})
+	bob := func(script string) string {
+		return "runuser -u bob -- env HOME=/home/bob XDG_RUNTIME_DIR=/run/user/$(id -u bob) sh -c '" + script + "'"
+	}
+	if out := c.fails(1, "runuser -u bob -- env HOME=/home/bob stoker service install --user"); !strings.Contains(out, "log in as yourself") {
+		t.Error(out)
+	}
+	c.says(bob("stoker service install --user"), "write /home/bob/.config/systemd/user/stoker.service", "drop files into /home/bob/stoker/inbox")
+	c.run(`sed -i 's/^kind = .*/kind = "echo"/' /home/bob/.config/stoker/config.toml`)
+	c.run(bob("stoker service start --user"))
+	c.says(bob("stoker service status --user"), "active (running), enabled")
+	c.run(bob(`seq 5 | sed "s/.*/{\"prompt\":\"&\"}/" > ~/stoker/inbox/x.jsonl`))
+	c.awaitFile("/home/bob/stoker/outbox/x.batch.json")
+	c.answers("/home/bob/stoker/outbox/x.output.jsonl", 5)
+	c.says(bob("stoker verify"), "ok: every invariant holds")
+	c.says(bob("stoker service uninstall --user"), "left /home/bob/stoker/outbox")
+	c.gone("/home/bob/.config/systemd/user/stoker.service", "/home/bob/.config/systemd/user/default.target.wants/stoker.service")
+	c.exists("/home/bob/stoker/outbox/x.output.jsonl", "/home/bob/.config/stoker/config.toml")
+}
+
+// TestPackagedService: `stoker service` does not hide the package's unit behind one of its own.
+func TestPackagedService(t *testing.T) {
+	c := newContainer(t)
+	c.boot()
+	c.copyIn(artefact(t, "*_amd64.deb"), "/root/stoker.deb", 0o644)
+	c.run("dpkg -i /root/stoker.deb")
+	if out := c.fails(1, "stoker service install"); !strings.Contains(out, "systemctl enable --now stoker") {
+		t.Error(out)
+	}
+	if out := c.fails(1, "stoker service uninstall"); !strings.Contains(out, "apt-get remove stoker") {
+		t.Error(out)
+	}
+	c.gone("/etc/systemd/system/stoker.service")
+	c.run(rehearse)
+	c.run("stoker service start")
+	c.says("stoker service status", "active (running), disabled", "/lib/systemd/system/stoker.service")
+	c.verify()
+}
