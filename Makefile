@@ -34,13 +34,14 @@ demo: engine ## the main job, from drop to result, on a real model: results stay
 	examples/demo.sh $(STOKER) $(CONFIG) demo
 
 .PHONY: test
-test: test-tools lint test-go test-worker torture fuzz ## all tests: Go, scripts, the worker, the real engine, all that breaks stoker
+test: test-tools lint test-go test-worker test-packages torture fuzz ## all tests: Go, scripts, the worker, the real engine, all that breaks stoker
 	@count() { grep -cE "$$1" $(BUILD)/$$2 || true; }; \
 	scripts=$$(count '^ +--- PASS: TestScripts/' test-go.log); go=$$(($$(count '^ *--- PASS' test-go.log) - scripts)); \
 	torture=$$(cat $(BUILD)/torture/*.log | grep -cE '^ *--- PASS' || true); \
 	worker=$$(grep -oE '[0-9]+ passed' $(BUILD)/test-worker.log | tail -1 | cut -d' ' -f1); \
-	echo "Go $$go, scripts $$scripts, Python worker $$worker, torture $$torture"; \
-	echo "$$((go + scripts + worker + torture)) passed, 0 failed"
+	packages=$$(count '^ *--- PASS' test-packages.log); \
+	echo "Go $$go, scripts $$scripts, Python worker $$worker, packages $$packages, torture $$torture"; \
+	echo "$$((go + scripts + worker + packages + torture)) passed, 0 failed"
 
 .PHONY: lint
 lint: ## formatting and vet

@@ -4,9 +4,12 @@ package packages
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +20,9 @@ const (
 	deadline = 2 * time.Minute // for what may take long on a busy machine
 	look     = 200 * time.Millisecond
 )
+
+// cgroup2 is for systemd-nspawn: the containers' control groups are what they are on machines of today, whatever they are here.
+const cgroup2 = "UNIFIED_CGROUP_HIERARCHY=1"
 
 // container is a Debian in a folder of its own: what it writes is gone after the test.
 type container struct {
@@ -70,48 +76,103 @@ func (c *container) boot() {
 	}
 	defer console.Close()
 	c.cmd = exec.Command("systemd-nspawn", "--quiet", "--directory="+c.root, "--register=no", "--keep-unit", "--console=pipe", "--boot")
-	c.cmd.Env = append(os.Environ(), "UNIFIED_CGROUP_HIERARCHY=1") // the container's kernel interface, whatever the host's is
+	c.cmd.Env = append(os.Environ(), cgroup2)
 	c.cmd.Stdout, c.cmd.Stderr = console, console
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: c.makeCgroup()}
 	if err := c.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	c.t.Cleanup(func() {
-		if c.t.Failed() {
-			out, _ := c.try("systemctl status --no-pager --full stoker; journalctl --no-pager -n 40")
-			c.t.Logf("journal:\n%s", out)
-		}
-		c.cmd.Process.Kill()
-		c.cmd.Wait()
-	})
+	c.t.Cleanup(c.kill)
 	c.await("the system to be up", func() bool {
 		out, _ := c.try("systemctl is-system-running")
 		return strings.Contains(out, "running")
 	})
 }
 
-// leader is the container's first process; 0 while there is none.
-func (c *container) leader() string {
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.cmd.Process.Pid))
-	if err != nil {
-		return ""
-	}
-	first, _, _ := strings.Cut(strings.TrimSpace(string(children)), " ")
-	return first
+// reboot lets the container shut down in good order, and boots it again.
+func (c *container) reboot() {
+	c.t.Helper()
+	c.run("systemctl --no-block reboot")
+	c.cmd.Wait() // with the status by which it asks for that
+	c.boot()
 }
 
-// try runs a shell's script in the container.
+// makeCgroup makes a control group for the container, so that two at a time do not share theirs, and returns it opened.
+func (c *container) makeCgroup() int {
+	c.t.Helper()
+	mount, err := exec.Command("findmnt", "--noheadings", "--first-only", "--types", "cgroup2", "--output", "TARGET").Output()
+	if err != nil {
+		c.t.Fatalf("find cgroup2: %v", err)
+	}
+	dir, err := os.MkdirTemp(strings.TrimSpace(string(mount)), "stoker-test-")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { removeCgroup(c.t, dir) })
+	f, err := os.Open(dir)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { f.Close() })
+	return int(f.Fd())
+}
+
+// removeCgroup removes a control group with those below it, once their processes are gone.
+func removeCgroup(t *testing.T, dir string) {
+	var dirs []string
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for _, d := range slices.Backward(dirs) {
+		if err := syscall.Rmdir(d); err != nil {
+			t.Errorf("remove %s: %v", d, err)
+		}
+	}
+}
+
+// kill ends the container with all that runs in it: its first process takes the others along.
+func (c *container) kill() {
+	if c.t.Failed() {
+		out, _ := c.try("systemctl status --no-pager --full stoker; journalctl --no-pager -n 40")
+		c.t.Logf("journal:\n%s", out)
+	}
+	if pid := c.leader(); pid != 0 {
+		syscall.Kill(pid, syscall.SIGKILL)
+	} else {
+		c.cmd.Process.Kill()
+	}
+	c.cmd.Wait()
+}
+
+// leader is the container's first process; 0 while there is none.
+func (c *container) leader() int {
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", c.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(children)), " ")
+	pid, _ := strconv.Atoi(first)
+	return pid
+}
+
+// try runs a shell's script in the container, also in one that is not booted.
 func (c *container) try(script string) (string, error) {
-	args := []string{"chroot", c.root}
+	args := []string{"systemd-nspawn", "--quiet", "--directory=" + c.root, "--register=no", "--keep-unit", "--console=pipe", "--as-pid2"}
 	if c.cmd != nil {
 		leader := c.leader()
-		if leader == "" {
+		if leader == 0 {
 			return "", fmt.Errorf("the container is down")
 		}
-		args = []string{"nsenter", "--target", leader, "--all", "--"}
+		args = []string{"nsenter", "--target", strconv.Itoa(leader), "--all", "--"}
 	}
 	args = append(args, "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
 		"DEBIAN_FRONTEND=noninteractive", "sh", "-c", script)
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), cgroup2)
+	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
