@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stoker/engine/pyenv"
+	"stoker/packaging/service"
 )
 
 // newSetupCommand makes `stoker setup`.
@@ -38,6 +39,9 @@ somebody wrote or changed is left alone.`,
 			}
 			// Without --root the superuser prepares the system service, which runs as another user.
 			o.Shared = superuser && a.root == ""
+			if o.Shared && service.New(service.Options{}).UnitFile() != "" {
+				o.RunWith = "systemctl enable --now stoker"
+			}
 			return pyenv.Setup(cmd.Context(), o)
 		},
 	}

@@ -92,13 +92,31 @@ func (s settings) untouched(old []byte) bool {
 	return err == nil && bytes.Equal(old, text)
 }
 
-// sameAs reports whether old names the same environment and, where Setup made one, the same model.
+// engineTable is what Setup looks at in a configuration.
+type engineTable struct {
+	Model, Python string
+	Args          map[string]any
+}
+
+func readEngine(text []byte) (engineTable, error) {
+	var have struct{ Engine engineTable }
+	err := toml.Unmarshal(text, &have)
+	return have.Engine, err
+}
+
+// sameAs reports whether old names the same environment and, where Setup made one, the same model. For a CPU it must have
+// some arguments, too: without any, vLLM takes nearly all memory.
 func (s settings) sameAs(old []byte) bool {
-	var have struct {
-		Engine struct{ Model, Python string }
-	}
-	if err := toml.Unmarshal(old, &have); err != nil {
+	have, err := readEngine(old)
+	return err == nil && have.Python == s.Python && (s.Model == "" || have.Model == s.Model) && (s.Device != CPU || len(have.Args) > 0)
+}
+
+// namesModel reports whether a configuration is enough to run.
+func namesModel(path string) bool {
+	text, err := os.ReadFile(path)
+	if err != nil {
 		return false
 	}
-	return have.Engine.Python == s.Python && (s.Model == "" || have.Engine.Model == s.Model)
+	have, err := readEngine(text)
+	return err == nil && have.Model != ""
 }

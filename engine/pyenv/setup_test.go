@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -102,6 +103,29 @@ func TestSetupMakesAndKeeps(t *testing.T) {
 	}
 	if told = b.mustSetup(); b.asked() != "" || !strings.Contains(told, "kept ") {
 		t.Errorf("the second run was not idle:\n%s", told)
+	}
+}
+
+// TestSetupForTheService: the service's user can use what the superuser makes, and the configuration that is there lacks a
+// model.
+func TestSetupForTheService(t *testing.T) {
+	b := newSetupBed(t)
+	b.o.Shared, b.o.RunWith = true, "systemctl enable --now stoker"
+	write(t, b.o.Places.Config, "[engine]\npython = \""+b.o.Places.Venv+"\"\nmodel = \"\"\nargs = {max_num_seqs = 8}\n")
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	told := b.mustSetup()
+	if !strings.Contains(told, "kept ") || !strings.Contains(told, "next: name a model in "+b.o.Places.Config+", then: systemctl enable --now stoker") {
+		t.Errorf("told:\n%s", told)
+	}
+	for _, path := range []string{b.o.Places.Venv, filepath.Join(b.o.Places.Venv, "bin"), filepath.Join(b.o.Places.Venv, "pyvenv.cfg")} {
+		info, err := os.Stat(path)
+		if err != nil || info.Mode().Perm()&0o044 != 0o044 {
+			t.Errorf("%s: %v, %v: others cannot read it", path, info.Mode(), err)
+		}
+	}
+	if now := syscall.Umask(0o077); now != 0o077 {
+		t.Errorf("the umask is %o afterwards", now)
 	}
 }
 

@@ -287,6 +287,16 @@ func (s *Service) packaged() string {
 	return ""
 }
 
+// UnitFile returns the path of the unit, "" if there is none.
+func (s *Service) UnitFile() string {
+	if path, err := s.unitPath(); err == nil {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return s.packaged()
+}
+
 // unitPath is where kardianos puts the unit.
 func (s *Service) unitPath() (string, error) {
 	if !s.o.User {
