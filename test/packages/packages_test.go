@@ -128,8 +128,11 @@ func TestDebian(t *testing.T) {
 	c.says("stoker list", "third")
 	c.verify()
 
+	// A disk of its own is emptied, and stays where it is mounted.
+	c.run("mount -t tmpfs none /var/cache/stoker && mkdir /var/cache/stoker/models && touch /var/cache/stoker/models/.x")
 	c.says("dpkg --purge stoker", "left your files in /srv/stoker")
-	c.gone("/etc/stoker", "/var/lib/stoker", "/var/cache/stoker", "/run/stoker", "/etc/systemd/system/multi-user.target.wants/stoker.service")
+	c.says("ls -A /var/cache/stoker | wc -l; umount /var/cache/stoker", "0")
+	c.gone("/etc/stoker", "/var/lib/stoker", "/run/stoker", "/etc/systemd/system/multi-user.target.wants/stoker.service")
 	c.exists("/srv/stoker/outbox/third.output.jsonl", "/srv/stoker/archive/done/first.jsonl")
 	c.says("id stoker", "stoker")
 	c.says("systemctl list-units --all --no-legend 'stoker*'; echo end", "end")
