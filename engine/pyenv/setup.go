@@ -157,7 +157,7 @@ func (p *plan) configure(r report, runWith string) error {
 	case kept:
 		r.line("kept %s: it names this environment", p.places.Config)
 	case foreign:
-		return p.tellLines(r, s)
+		return p.tellLines(r, s, runWith)
 	}
 	if !namesModel(p.places.Config) {
 		r.line("next: name a model in %s, then: %s", p.places.Config, runWith)
@@ -168,7 +168,7 @@ func (p *plan) configure(r report, runWith string) error {
 }
 
 // tellLines prints what the user's own configuration lacks.
-func (p *plan) tellLines(r report, s settings) error {
+func (p *plan) tellLines(r report, s settings, runWith string) error {
 	text, err := s.document()
 	if err != nil {
 		return err
@@ -179,5 +179,6 @@ func (p *plan) tellLines(r report, s settings) error {
 			r.line("  %s", strings.TrimRight(line, "\n"))
 		}
 	}
+	r.line("next: edit it, then: %s", runWith)
 	return nil
 }
