@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -74,4 +75,9 @@ func hasHeaders(i Interpreter) bool {
 	minor, _, _ = strings.Cut(minor, ".")
 	_, err := os.Stat(filepath.Join(i.Base, "include", "python"+major+"."+minor, "Python.h"))
 	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// canLoad reports whether a Python's process finds a shared library of the system.
+func canLoad(ctx context.Context, i Interpreter, library string) bool {
+	return exec.CommandContext(ctx, i.Path, "-I", "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])", library).Run() == nil
 }

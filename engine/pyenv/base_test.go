@@ -22,3 +22,17 @@ func TestFindBaseNeedsASharedOneForTheService(t *testing.T) {
 		t.Errorf("findBase for the service: %v", err)
 	}
 }
+
+// TestCanLoad asks the real Python for a library that every system has, and for one that none has.
+func TestCanLoad(t *testing.T) {
+	python, err := findBase(t.Context(), os.Environ(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !canLoad(t.Context(), python, "libc.so.6") {
+		t.Error("libc cannot be loaded")
+	}
+	if canLoad(t.Context(), python, "libnone.so.9") {
+		t.Error("a library that is not there can be loaded")
+	}
+}

@@ -18,12 +18,15 @@ type plan struct {
 	base  Interpreter // what it is made with
 	stale bool        // an unfinished or outdated one of Setup's is replaced
 
+	noNuma bool // the library is missing, which vLLM's build for the CPU needs
 	source torchSource
 	uv     string // the program; "" if it is to be fetched and anything is to be installed
 
 	demo     bool // the demo model is wanted
 	demoMade bool // and is there
 }
+
+const numaLibrary = "libnuma.so.1"
 
 // makePlan looks and decides. It changes nothing.
 func makePlan(ctx context.Context, o Options) (plan, error) {
@@ -35,6 +38,7 @@ func makePlan(ctx context.Context, o Options) (plan, error) {
 	if err := p.chooseEnvironment(ctx, o); err != nil {
 		return plan{}, err
 	}
+	p.noNuma = p.device == CPU && !canLoad(ctx, p.anyPython(), numaLibrary)
 	p.demoMade = checkModel(demoFolder(p.places.Models)) == nil
 	if p.makesVenv() || p.makesDemo() {
 		p.uv = findUV(ctx, o.Environ, p.places.Tools)
@@ -144,6 +148,9 @@ func (p plan) tell(r report) {
 		p.tellVenv(r)
 	} else {
 		r.line("environment  %s, %s", p.ready, p.ready.How)
+	}
+	if p.noNuma {
+		r.line("note         vLLM's build for the CPU needs %s, which is missing: apt-get install libnuma1, or dnf install numactl-libs", numaLibrary)
 	}
 	switch {
 	case p.makesDemo():

@@ -66,7 +66,7 @@ func (p *plan) install(ctx context.Context, o Options, r report) error {
 	u := uv{path: p.uv, environ: o.Environ, report: r}
 	if u.path == "" {
 		err := r.step("installing uv", func() (err error) {
-			u.path, err = installUV(ctx, p.anyPython(), p.places.Tools, o.Environ, r)
+			u.path, err = installUV(ctx, p.anyPython().Path, p.places.Tools, o.Environ, r)
 			return err
 		})
 		if err != nil {
@@ -85,11 +85,11 @@ func (p *plan) install(ctx context.Context, o Options, r report) error {
 }
 
 // anyPython is one that can run pip.
-func (p *plan) anyPython() string {
+func (p *plan) anyPython() Interpreter {
 	if p.makesVenv() {
-		return p.base.Path
+		return p.base
 	}
-	return p.ready.Path
+	return p.ready
 }
 
 func (p *plan) installVenv(ctx context.Context, u uv, r report) error {

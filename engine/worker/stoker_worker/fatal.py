@@ -42,10 +42,15 @@ GATED_HINT = "accept the model's terms on huggingface.co and give a token that m
 MEMORY_HINT = "free memory on the device, or lower engine.gpu_memory_utilization"
 HOST_HINT = "stop what else uses memory, or lower kv_cache_memory_bytes in [engine.args]"
 FIT_HINT = "lower engine.max_model_len, or raise engine.gpu_memory_utilization"
+LIBRARY_HINT = (
+    "a library is missing that worker.log names: for a CPU vLLM needs libnuma (Debian, Ubuntu: apt-get install libnuma1)"
+)
 NAME_HINT = "check engine.model; a private model needs engine.hf_token_file"
 
 # The first that matches decides, so the particular stand before the general.
 SIGNS = (
+    # vLLM only warns that its compiled part could not be loaded, and stumbles over that later.
+    _sign(r"'_OpNamespace' '_C\w*' object has no attribute", "import_error", LIBRARY_HINT),
     _sign(r"GatedRepoError|gated repo|access to model .* is restricted|403 (client error|forbidden)", "model_gated", GATED_HINT),
     _sign(
         r"OfflineModeIsEnabled|offline mode is enabled|HF_HUB_OFFLINE",

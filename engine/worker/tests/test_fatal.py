@@ -31,6 +31,7 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "gpu_memory", False),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object: Cannot allocate memory"), "gpu_memory", False),
         (MemoryError(), "gpu_memory", False),
+        (AttributeError("'_OpNamespace' '_C' object has no attribute 'init_cpu_memory_env'"), "import_error", True),
     ],
 )
 def test_exceptions(error, cause, permanent):
@@ -57,6 +58,7 @@ def test_the_cause_of_an_exception_counts():
             "gpu_memory",
         ),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB.", "gpu_memory"),
+        ("AttributeError: '_OpNamespace' '_C' object has no attribute 'init_cpu_memory_env'", "import_error"),
         (
             "ValueError: To serve at least one request, 9 GiB is needed, which is larger than the available KV cache memory",
             "gpu_memory",
