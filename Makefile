@@ -48,6 +48,7 @@ lint: ## formatting and vet
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard -- '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
 	go vet ./...
 	go vet -tags real,faults,disk,packages ./...
+	for os in darwin windows; do GOOS=$$os go vet ./packaging ./packaging/service || exit 1; done
 
 # Runs a command with its output in a log; what is no news is left out when it fails.
 quietly = @mkdir -p $(BUILD); echo '$(1)'; $(1) > $(BUILD)/$(2) 2>&1 || { grep -vE '^ *(=== |--- PASS|PASS$$)' $(BUILD)/$(2); exit 1; }

@@ -47,6 +47,8 @@ func TestLayers(t *testing.T) {
 		{"the engine knows no batches", func(p string) bool { return within(p, "stoker/engine") }, []string{"stoker/daemon", "stoker/store/batchfile", "go.etcd.io/bbolt"}},
 		{"line formats are pure", func(p string) bool { return p == "stoker/store/batchfile" }, []string{"os", "stoker/store/durable"}},
 		{"only the commands know the command line", func(p string) bool { return !within(p, "stoker/cmd") }, []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+		{"only the service's room knows service managers", func(p string) bool { return p != "stoker/packaging/service" }, []string{"github.com/kardianos/service"}},
+		{"what is embedded depends on nothing", func(p string) bool { return p == "stoker/packaging" }, []string{"stoker/daemon", "stoker/engine", "stoker/store"}},
 		{"only the store knows its database", func(p string) bool { return p != "stoker/store" }, []string{"go.etcd.io/bbolt"}},
 		{"rooms of the daemon are wired by the daemon", func(p string) bool {
 			return within(p, "stoker/daemon/inbox") || within(p, "stoker/daemon/outbox") || within(p, "stoker/daemon/dispatch")
