@@ -103,7 +103,7 @@ func TestDebian(t *testing.T) {
 
 	// The next version comes in the middle of a batch, with another default configuration.
 	c.run(`printf '[engine.args]\ndelay = "2s"\n' >> /etc/stoker/config.toml && systemctl restart stoker`)
-	c.drop("alice", "third", 3000)
+	c.drop("alice", "third", 5000)
 	c.await("the batch to run", func() bool { return strings.Contains(c.run("stoker status"), "running  third") })
 	before := c.mainPID()
 	next := c.nextVersion("/root/stoker.deb")
@@ -117,7 +117,7 @@ func TestDebian(t *testing.T) {
 	c.await("the engine to have lines", func() bool { return strings.Contains(c.run("stoker status"), "running  third") })
 	c.reboot()
 	c.awaitFile("/srv/stoker/outbox/third.batch.json")
-	c.answers("/srv/stoker/outbox/third.output.jsonl", 3000)
+	c.answers("/srv/stoker/outbox/third.output.jsonl", 5000)
 	c.verify()
 
 	c.run("dpkg --remove stoker")
