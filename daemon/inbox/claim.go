@@ -66,8 +66,7 @@ func (in *Inbox) takeReady(ctx context.Context) {
 		}
 		c, err := in.claim(k, f)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			f.wait("cannot be claimed: " + reasonOf(err))
-			in.o.Logger.Warn().Err(err).Str("name", k.name.String()).Msg("cannot claim")
+			in.noteFailure(k, f, err)
 			continue
 		}
 		delete(in.files, k)
@@ -77,6 +76,16 @@ func (in *Inbox) takeReady(ctx context.Context) {
 		in.takeAdmitted(ctx)
 		in.admitClaims(ctx)
 	}
+}
+
+// noteFailure takes down why a file cannot be claimed, and says it once.
+func (in *Inbox) noteFailure(k fileKey, f *file, err error) {
+	reason := reasonOf(err)
+	if f.failed != reason {
+		in.o.Logger.Warn().Err(err).Str("name", k.name.String()).Msg("cannot claim")
+	}
+	f.failed = reason
+	f.wait("cannot be claimed: " + reason)
 }
 
 // lacksRoom returns what the state lacks for a file, nil if nothing. What else is wrong, the copy meets.

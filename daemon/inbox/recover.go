@@ -128,7 +128,7 @@ func isClaimed(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") }
 
 // dropClaimDir removes a claim's folder. One that cannot be removed is found again by the next start.
 func (in *Inbox) dropClaimDir(id string) {
-	if err := in.removeClaimDir(id); err != nil {
+	if err := in.removeClaimDir(id); ignoreMissing(err) != nil {
 		in.o.Logger.Warn().Err(err).Msg("cannot remove claim folder")
 	}
 }

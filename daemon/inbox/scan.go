@@ -54,6 +54,7 @@ type file struct {
 	lacks  *durable.FullError // room in the state; nil if there is enough
 	state  string
 	reason string
+	failed string // why the last try to claim it failed
 }
 
 // maxIgnored bounds how many ignored files status names.

@@ -56,8 +56,11 @@ func TestTwoStokersShareAnInbox(t *testing.T) {
 		t.Errorf("b touched a's claims:\n%s", diff)
 	}
 	folders := len(rig.Glob(t, a.Path("inbox/.processing", s.Instance, "batch_*"))) // one may be empty: it died in the middle of a claim
-	if s, _ := rig.Report[rig.Status](b, "status"); len(s.Inbox.Foreign) != 1 || s.Inbox.Foreign[0].Claims != folders {
-		t.Errorf("b's status tells of %+v, a holds %d claims", s.Inbox.Foreign, folders)
+	if err := b.Await(fmt.Sprintf("b's status to tell of %d claims", folders), func() bool {
+		s, _ := rig.Report[rig.Status](b, "status")
+		return len(s.Inbox.Foreign) == 1 && s.Inbox.Foreign[0].Claims == folders
+	}); err != nil {
+		t.Error(err)
 	}
 	a.Start()
 	if err := errors.Join(a.AwaitIdle(), a.Stop(), b.Stop()); err != nil {
