@@ -1,0 +1,220 @@
+//go:build vm
+
+package vm
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"stoker/test/figures"
+	"stoker/test/rig"
+	"stoker/test/vm/machine"
+)
+
+// cutsVar names the environment variable with the number of power cuts.
+const cutsVar = "STOKER_VM_CUTS"
+
+func cuts(t *testing.T) int {
+	s := os.Getenv(cutsVar)
+	if s == "" {
+		return 12
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// What stoker says on the console.
+const (
+	runs    = "stoker runs"
+	isReady = "engine is ready"
+	isOpen  = "batch is open"
+)
+
+// TestPowerCuts cuts the power at random moments, again and again, while people drop files. The machine must come up by
+// itself each time, and in the end each line must have its one result.
+func TestPowerCuts(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	chance := rig.Random(t)
+	c := &cutting{g: newGuest(t, installed.root(t)), chance: chance}
+	err := c.lives(cuts(t))
+	if err == nil {
+		err = c.end()
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	figures.Report(t, figures.Figures{
+		Suite: "power cuts of a virtual machine", Count: c.cuts, Lost: c.tally.Lost, Doubled: c.tally.Doubled, Redone: c.redone,
+		Note: fmt.Sprintf("%d in recovery; %d files, %d lines; up and dispatching again %.0f to %.0f s after power-on, on %s", c.early,
+			len(c.dropped), c.lines(), c.quickest.Seconds(), c.slowest.Seconds(), machine.Accelerator()),
+		Seconds: int(time.Since(began).Seconds()),
+	})
+}
+
+// cutting is a machine whose power is cut, and all that was dropped there.
+type cutting struct {
+	g       *guest
+	chance  *rand.Rand
+	dropped []rig.Input
+	maybe   *rig.Input // the one whose drop the cut came into
+	number  int        // of the next file
+
+	cuts, early       int
+	redone            int // the most lines that ran again after one cut
+	before            int64
+	quickest, slowest time.Duration
+	tally             rig.Tally
+}
+
+// lives has the machine live and lose its power, n times. It is on afterwards.
+func (c *cutting) lives(n int) error {
+	for range n {
+		if err := c.live(); err != nil {
+			return fmt.Errorf("after %d cuts: %w\n%s", c.cuts, err, c.g.said())
+		}
+		if err := c.cut(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *cutting) cut() error {
+	c.cuts++
+	if err := c.g.cutPower(c.chance.Uint64()); err != nil {
+		return err
+	}
+	c.g.powerOn()
+	return nil
+}
+
+// live is what happens between two cuts: stoker starts by itself, and people drop files until the next cut. One in four
+// comes before that.
+func (c *cutting) live() error {
+	if _, err := c.g.AwaitConsole(patience, runs); err != nil {
+		return err
+	}
+	if c.cuts > 0 && c.chance.IntN(4) == 0 {
+		c.early++
+		time.Sleep(c.draw(1500 * time.Millisecond))
+		return nil
+	}
+	if err := errors.Join(c.resolve(), c.check()); err != nil {
+		return err
+	}
+	if err := c.measure(); err != nil {
+		return err
+	}
+	for end := time.Now().Add(c.draw(8 * time.Second)); time.Now().Before(end); {
+		if err := c.dropUntil(end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *cutting) draw(most time.Duration) time.Duration {
+	return time.Duration(c.chance.Int64N(int64(most)))
+}
+
+// measure notes how long after power-on the engine works on what was left, if anything was.
+func (c *cutting) measure() error {
+	if c.cuts == 0 {
+		return nil
+	}
+	took, err := c.g.AwaitConsole(patience, isOpen, isReady)
+	if err != nil {
+		took, err = c.g.AwaitConsole(patience, isReady)
+	}
+	if c.quickest == 0 || took < c.quickest {
+		c.quickest = took
+	}
+	c.slowest = max(c.slowest, took)
+	return err
+}
+
+// dropUntil drops a file, and cuts the power in the middle of that if it is time.
+func (c *cutting) dropUntil(end time.Time) error {
+	in := c.file()
+	done := make(chan error, 1)
+	c.maybe = &in
+	go func() { done <- c.g.drop(local.inbox, in) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return err
+		}
+		c.dropped, c.maybe = append(c.dropped, in), nil
+		time.Sleep(min(c.draw(600*time.Millisecond), time.Until(end)))
+	case <-time.After(time.Until(end)):
+		c.g.CutPower()
+		<-done
+	}
+	return nil
+}
+
+// file makes the next file: mostly a small one.
+func (c *cutting) file() rig.Input {
+	lines := 3 + c.chance.IntN(60)
+	if c.number%4 == 0 {
+		lines = 1500
+	}
+	name := fmt.Sprintf("file-%d", c.number)
+	c.number++
+	return rig.Input{Name: name + ".jsonl", Lines: rig.Good(name, lines)}
+}
+
+// resolve sees whether a drop that the cut came into was done.
+func (c *cutting) resolve() error {
+	if c.maybe == nil {
+		return nil
+	}
+	stem := c.maybe.Name[:len(c.maybe.Name)-len(".jsonl")]
+	found, err := c.g.try("rm -f %s/.incoming.tmp; find /srv/stoker -name '%s.*'", local.inbox, stem)
+	if err != nil {
+		return err
+	}
+	if found != "" {
+		c.dropped = append(c.dropped, *c.maybe)
+	}
+	c.maybe = nil
+	return nil
+}
+
+// check proves the invariants while stoker runs. What it notes is to be expected until all is done.
+func (c *cutting) check() error {
+	v, err := c.g.verify()
+	c.redone = max(c.redone, int(v.Redone-c.before))
+	c.before = v.Redone
+	return err
+}
+
+// end lets stoker come to the end, and judges everything.
+func (c *cutting) end() error {
+	if _, err := c.g.AwaitConsole(patience, runs); err != nil {
+		return err
+	}
+	if err := c.resolve(); err != nil {
+		return err
+	}
+	v, tally, err := c.g.end(local, c.dropped...)
+	c.tally = tally
+	c.redone = max(c.redone, int(v.Redone-c.before))
+	return err
+}
+
+func (c *cutting) lines() (n int) {
+	for _, in := range c.dropped {
+		n += len(in.Lines)
+	}
+	return n
+}
