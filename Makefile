@@ -47,7 +47,7 @@ test: test-tools lint test-go test-worker test-packages torture fuzz ## all test
 lint: ## formatting and vet
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard -- '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
 	go vet ./...
-	go vet -tags real,faults,disk,packages ./...
+	go vet -tags real,faults,disk,packages,vm ./...
 	for os in darwin windows; do GOOS=$$os go vet ./packaging ./packaging/service || exit 1; done
 
 # Runs a command with its output in a log; what is no news is left out when it fails.
@@ -76,6 +76,12 @@ test-kill: test-tools ## stoker killed at 500 of its system calls, told of error
 test-disk: test-tools ## POINTS (2000) power cuts on ext4, XFS and Btrfs; needs root, FUSE and loop devices
 	$(call quietly,CRASHDISK_POINTS=$(or $(POINTS),2000) go test -tags disk -count 1 -v -timeout 30m ./test/crashdisk/...,test-disk.log)
 	@grep -E '^ok|figures:|noticed' $(BUILD)/test-disk.log
+
+.PHONY: test-vm
+test-vm: test-tools packages ## the service, installed in a virtual machine: power cuts, reboots, kills, real shares; CUTS (12); needs root, FUSE, loop devices
+	@test/vm/tools.sh
+	@STOKER_DEB=$(abspath $(PACKAGES)/stoker_$(PACKAGE_VERSION)_amd64.deb) STOKER_VM_CUTS=$(CUTS) \
+	  go run ./test/torture -only '^vm$$' -logs $(BUILD)/torture-vm
 
 .PHONY: pytools
 pytools: engine

@@ -24,6 +24,7 @@ var suites = []suite{
 	{name: "crashdisk", args: []string{"-tags", "disk", "./test/crashdisk/..."}, env: []string{"CRASHDISK_POINTS=2000"}},
 	{name: "storage", args: []string{"./test/storage"}, lane: idle},
 	{name: "real", args: []string{"-tags", "real", "./test/real"}, lane: idle},
+	{name: "vm", args: []string{"-tags", "vm", "-parallel", "2", "./test/vm"}, lane: idle},
 }
 
 // provocations are the suites that planted bugs are noticed by, the quickest first. Each runs with the bug as if it were
@@ -32,4 +33,5 @@ var provocations = []suite{
 	{name: "e2e", args: []string{"-run", "^TestPlantedBugs$", "./test/e2e"}},
 	{name: "sim", args: []string{"-tags", "faults", "-run", "^TestSimulation$", "./test/sim"}, env: []string{"STOKER_SEED=0", "STOKER_SEEDS=2000"}},
 	{name: "crashdisk", args: []string{"-tags", "disk", "-run", "^TestPlantedBugs$", "./test/crashdisk"}},
+	{name: "vm", args: []string{"-tags", "vm", "-run", "^TestPlantedBug$", "./test/vm"}},
 }

@@ -90,6 +90,7 @@ func (c *cutting) lives(n int) error {
 
 func (c *cutting) cut() error {
 	c.cuts++
+	c.g.t.Logf("cut %d, %s after power-on, with %d files dropped", c.cuts, time.Since(c.g.Started).Round(time.Second), len(c.dropped))
 	if err := c.g.cutPower(c.chance.Uint64()); err != nil {
 		return err
 	}
@@ -114,12 +115,13 @@ func (c *cutting) live() error {
 	if err := c.measure(); err != nil {
 		return err
 	}
-	for end := time.Now().Add(c.draw(8 * time.Second)); time.Now().Before(end); {
-		if err := c.dropUntil(end); err != nil {
+	for range 1 + c.chance.IntN(4) {
+		if err := c.drop(); err != nil {
 			return err
 		}
+		time.Sleep(c.draw(600 * time.Millisecond))
 	}
-	return nil
+	return c.dropLast()
 }
 
 func (c *cutting) draw(most time.Duration) time.Duration {
@@ -142,24 +144,31 @@ func (c *cutting) measure() error {
 	return err
 }
 
-// dropUntil drops a file, and cuts the power in the middle of that if it is time.
-func (c *cutting) dropUntil(end time.Time) error {
+func (c *cutting) drop() error {
+	in := c.file()
+	if err := c.g.drop(local.inbox, in); err != nil {
+		return err
+	}
+	c.dropped = append(c.dropped, in)
+	return nil
+}
+
+// dropLast drops a file and comes to an end soon, perhaps in the middle of that.
+func (c *cutting) dropLast() error {
 	in := c.file()
 	done := make(chan error, 1)
-	c.maybe = &in
 	go func() { done <- c.g.drop(local.inbox, in) }()
+	time.Sleep(c.draw(5 * time.Second))
 	select {
 	case err := <-done:
-		if err != nil {
-			return err
-		}
-		c.dropped, c.maybe = append(c.dropped, in), nil
-		time.Sleep(min(c.draw(600*time.Millisecond), time.Until(end)))
-	case <-time.After(time.Until(end)):
+		c.dropped = append(c.dropped, in)
+		return err
+	default:
+		c.maybe = &in
 		c.g.CutPower()
 		<-done
+		return nil
 	}
-	return nil
 }
 
 // file makes the next file: mostly a small one.
@@ -198,7 +207,7 @@ func (c *cutting) check() error {
 	return err
 }
 
-// end lets stoker come to the end, and judges everything.
+// end lets stoker come to the end, and judges everything. The machine goes on.
 func (c *cutting) end() error {
 	if _, err := c.g.AwaitConsole(patience, runs); err != nil {
 		return err

@@ -27,10 +27,15 @@ const patience = 4 * time.Minute
 
 // folders are where stoker has what is shared, and where its state is.
 type folders struct {
-	inbox, outbox, archive string
+	inbox, outbox, archive, state string
 }
 
-var local = folders{"/srv/stoker/inbox", "/srv/stoker/outbox", "/srv/stoker/archive"}
+var local = folders{"/srv/stoker/inbox", "/srv/stoker/outbox", "/srv/stoker/archive", "/var/lib/stoker"}
+
+// settings are lines of a configuration that name the folders.
+func (f folders) settings() string {
+	return fmt.Sprintf("[paths]\ninbox = %q\noutbox = %q\narchive = %q\nstate = %q\n", f.inbox, f.outbox, f.archive, f.state)
+}
 
 // guest is a virtual machine with its disks, through all its lives.
 type guest struct {
@@ -138,11 +143,19 @@ func (g *guest) cutPower(seed uint64) error {
 // reboot has the machine start again, as its user would.
 func (g *guest) reboot() {
 	g.t.Helper()
-	g.sh("systemctl --no-block reboot")
+	g.leave("reboot")
+	g.powerOn()
+}
+
+// leave has the machine go off: at the end of a reboot, too, for then it is to be switched on again.
+func (g *guest) leave(how string) {
+	g.t.Helper()
+	if _, err := g.try("systemctl --no-block %s", how); err != nil && !errors.Is(err, machine.ErrOff) {
+		g.t.Fatal(err)
+	}
 	if err := g.AwaitOff(patience); err != nil {
 		g.t.Fatal(err)
 	}
-	g.powerOn()
 }
 
 // sh runs a script in the machine, which must succeed.
@@ -271,8 +284,8 @@ func (g *guest) fetch(f folders) (*rig.Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := g.try(`home=$(mktemp -d) && cd "$home" && ln -s %s inbox && ln -s %s outbox && ln -s %s archive && ln -s /var/lib/stoker .state
-		tar -cz --ignore-failed-read inbox/ outbox/ archive/ .state/ | base64 -w0; rm -r "$home"`, f.inbox, f.outbox, f.archive)
+	out, err := g.try(`home=$(mktemp -d) && cd "$home" && ln -s %s inbox && ln -s %s outbox && ln -s %s archive && ln -s %s .state
+		tar -cz --ignore-failed-read inbox/ outbox/ archive/ .state/ | base64 -w0; rm -r "$home"`, f.inbox, f.outbox, f.archive, f.state)
 	if err != nil {
 		return nil, err
 	}

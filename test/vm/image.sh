@@ -32,7 +32,7 @@ printf '[Journal]\nForwardToConsole=yes\nTTYPath=/dev/ttyS0\nMaxLevelConsole=deb
 chroot "$root" systemctl -q mask serial-getty@ttyS0.service
 # The agent would tell of every call.
 mkdir -p "$root/etc/systemd/system/qemu-guest-agent.service.d"
-printf '[Service]\nExecStart=\nExecStart=-/usr/sbin/qemu-ga --logfile=/dev/null\n' > "$root/etc/systemd/system/qemu-guest-agent.service.d/quiet.conf"
+printf '[Service]\nLogLevelMax=notice\n' > "$root/etc/systemd/system/qemu-guest-agent.service.d/quiet.conf"
 # The disks of state and shared folders, as they are made for each machine.
 printf '/dev/disk/by-id/virtio-%s %s ext4 rw,relatime 0 2\n' state /var/lib/stoker shared /srv/stoker >> "$root/etc/fstab"
 mkdir -p "$root/var/lib/stoker" "$root/srv/stoker"
