@@ -285,7 +285,7 @@ func (g *guest) fetch(f folders) (*rig.Home, error) {
 		return nil, err
 	}
 	out, err := g.try(`home=$(mktemp -d) && cd "$home" && ln -s %s inbox && ln -s %s outbox && ln -s %s archive && ln -s %s .state
-		tar -cz --ignore-failed-read inbox/ outbox/ archive/ .state/ | base64 -w0; rm -r "$home"`, f.inbox, f.outbox, f.archive, f.state)
+		tar -chz --ignore-failed-read inbox/ outbox/ archive/ .state/ | base64 -w0; rm -r "$home"`, f.inbox, f.outbox, f.archive, f.state)
 	if err != nil {
 		return nil, err
 	}
