@@ -3,8 +3,9 @@
 package vm
 
 import (
-	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -14,39 +15,69 @@ import (
 	"stoker/test/vm/machine"
 )
 
-// TestService takes a Debian through all that its administrator does with stoker: install, enable, reboot in the middle of a
-// batch, upgrade, remove, purge.
+// TestService takes a Debian through all that its administrator does with stoker: install as the manual says, reboot, also
+// in the middle of a batch, upgrade, remove, purge.
 func TestService(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	g := newGuest(t, bare())
-	told := g.sh("dpkg -i /media/stoker.deb")
-	if !strings.Contains(told, "stoker setup") {
-		t.Errorf("after installing nobody says what comes next:\n%s", told)
+	g.sh("cp /media/stoker.deb /root/stoker_1_amd64.deb; useradd -m alice")
+	for _, block := range manualBlocks(t) {
+		t.Log(block)
+		who := "root"
+		if !strings.Contains(block, "sudo ") {
+			who = "alice"
+		}
+		if _, err := g.feed(block, "cd ~%[1]s; runuser -u %[1]s -- sh -e", who); err != nil {
+			t.Fatal(err)
+		}
 	}
-	g.write("/etc/stoker/config.toml", settings)
-	g.sh("systemctl enable --now stoker")
-	first := rig.Input{Name: "first.jsonl", Lines: rig.Good("first", 20)}
-	if err := errors.Join(g.drop(local.inbox, first), g.awaitIdle(local)); err != nil {
+	g.reboot()
+	asked := rig.Input{Name: "questions.jsonl", Lines: []rig.Line{
+		{Raw: `{"prompt": "What is the capital of France?"}`, ID: "line-1", Text: "What is the capital of France?"},
+	}}
+	if err := g.await("the answer", "[ -e /srv/stoker/outbox/questions.batch.json ]"); err != nil {
 		t.Fatal(err)
 	}
+	g.configure(strings.Replace(settings, "200ms", "1s", 1))
 	middle := rig.Input{Name: "middle.jsonl", Lines: rig.Good("middle", 5000)}
 	times, err := g.rebootIn(middle, 3)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, g.said())
 	}
-	v, tally, err := g.end(local, first, middle)
+	v, tally, err := g.end(local, asked, middle)
 	if err != nil {
 		t.Error(err)
 	}
 	figures.Report(t, figures.Figures{
-		Suite: "reboots in the middle of a batch", Count: len(times), Lost: tally.Lost, Doubled: tally.Doubled, Redone: int(v.Redone),
-		Note:    fmt.Sprintf("from power-on to dispatching without hands %s, on %s", spread(times), machine.Accelerator()),
+		Suite: "reboots, after installing as the manual says and in the middle of a batch", Count: 1 + len(times), Lost: tally.Lost, Doubled: tally.Doubled, Redone: int(v.Redone),
+		Note:    fmt.Sprintf("from power-on to dispatching %s, on %s", spread(times), machine.Accelerator()),
 		Seconds: int(time.Since(began).Seconds()),
 	})
 	if err := g.changePackage(); err != nil {
 		t.Error(err)
 	}
+}
+
+var (
+	installSection = regexp.MustCompile(`(?ms)^## Install$(.*?)^##`)
+	shellBlock     = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+)
+
+// manualBlocks are the commands of the manual's part on installing. Those without sudo are a user's.
+func manualBlocks(t *testing.T) (blocks []string) {
+	t.Helper()
+	manual, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range shellBlock.FindAllStringSubmatch(installSection.FindString(string(manual)), -1) {
+		blocks = append(blocks, m[1])
+	}
+	if len(blocks) < 4 {
+		t.Fatalf("the manual installs stoker by these alone: %q", blocks)
+	}
+	return blocks
 }
 
 // rebootIn drops a batch and reboots in the middle of it, n times. It returns how long after power-on the engine worked on
@@ -98,7 +129,7 @@ func (g *guest) changePackage() error {
 		! pgrep -u stoker
 		[ -e /etc/stoker/config.toml ]
 		[ -e /var/lib/stoker/stoker.db ]
-		[ -e /srv/stoker/outbox/first.output.jsonl ]`)
+		[ -e /srv/stoker/outbox/questions.output.jsonl ]`)
 	if err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
@@ -106,8 +137,8 @@ func (g *guest) changePackage() error {
 		[ -z "$(ls -A /var/lib/stoker)" ]
 		[ ! -e /etc/stoker/config.toml ]
 		[ ! -e /etc/systemd/system/multi-user.target.wants/stoker.service ]
-		[ -e /srv/stoker/outbox/first.output.jsonl ]
-		[ -e /srv/stoker/archive/done/first.jsonl ]`)
+		[ -e /srv/stoker/outbox/questions.output.jsonl ]
+		[ -e /srv/stoker/archive/done/questions.jsonl ]`)
 	if err != nil {
 		return fmt.Errorf("purge: %w", err)
 	}

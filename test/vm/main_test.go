@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 type lab struct {
 	place  string // a folder for everything that goes in the end
 	image  string // the folder with kernel and root disk
+	deb    []byte // the package
 	media  machine.Disk
 	server *disk.Server // of the disks that lose what was not flushed
 }
@@ -51,7 +52,10 @@ func run(m *testing.M) (code int, err error) {
 	if shop.image, err = image(); err != nil {
 		return 0, err
 	}
-	if shop.place, err = os.MkdirTemp("", "stoker-vm-"); err != nil {
+	if err := sweep(); err != nil {
+		return 0, err
+	}
+	if shop.place, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", prefix, os.Getpid())); err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(shop.place)
@@ -68,6 +72,30 @@ func run(m *testing.M) (code int, err error) {
 	}
 	code = m.Run()
 	return code, shop.server.Close()
+}
+
+// prefix begins the name of a run's folder; the process's number follows.
+const prefix = "stoker-vm-"
+
+// sweep removes the folders of runs that were killed.
+func sweep() error {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(dir), prefix+"%d-", &pid); err != nil {
+			continue
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("sweep what a former run left: %w", err)
+		}
+	}
+	return nil
 }
 
 // image returns the folder with the machine's kernel and root disk. It is built when there is none of its recipe.
@@ -110,9 +138,9 @@ func media() (d machine.Disk, err error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return d, err
 	}
-	content, err := os.ReadFile(deb)
+	shop.deb, err = os.ReadFile(deb)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "stoker.deb"), content, 0o644)
+		err = os.WriteFile(filepath.Join(dir, "stoker.deb"), shop.deb, 0o644)
 	}
 	if err != nil {
 		return d, err
