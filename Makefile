@@ -59,9 +59,10 @@ test-go: ## Go tests with the race detector, but for the suites of torture
 	@grep -E '^ok' $(BUILD)/test-go.log
 
 .PHONY: torture
-torture: test-tools $(if $(MUTANT),,engine) ## all that breaks stoker, as one table; MUTANT=NAME plants a bug, ONLY=REGEXP picks suites
+torture: test-tools packages $(if $(MUTANT),,engine) ## all that breaks stoker, as one table; MUTANT=NAME plants a bug, ONLY=REGEXP picks suites
 	@rm -rf $(BUILD)/torture
-	@STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go run ./test/torture $(if $(MUTANT),-mutant $(MUTANT)) $(if $(ONLY),-only '$(ONLY)') -logs $(BUILD)/torture
+	@test/vm/tools.sh
+	@STOKER_TEST_CONFIG=$(abspath $(CONFIG)) STOKER_DEB=$(DEB) go run ./test/torture $(if $(MUTANT),-mutant $(MUTANT)) $(if $(ONLY),-only '$(ONLY)') -logs $(BUILD)/torture
 
 .PHONY: test-tools
 test-tools:
@@ -80,8 +81,7 @@ test-disk: test-tools ## POINTS (2000) power cuts on ext4, XFS and Btrfs; needs 
 .PHONY: test-vm
 test-vm: test-tools packages ## the service, installed in a virtual machine: power cuts, reboots, kills, real shares; CUTS (12); needs root, FUSE, loop devices
 	@test/vm/tools.sh
-	@STOKER_DEB=$(abspath $(PACKAGES)/stoker_$(PACKAGE_VERSION)_amd64.deb) STOKER_VM_CUTS=$(CUTS) \
-	  go run ./test/torture -only '^vm$$' -logs $(BUILD)/torture-vm
+	@STOKER_DEB=$(DEB) STOKER_VM_CUTS=$(CUTS) go run ./test/torture -only '^vm$$' -logs $(BUILD)/torture-vm
 
 .PHONY: pytools
 pytools: engine
@@ -108,6 +108,7 @@ fuzz: ## fuzz all targets for FUZZTOTAL (120s) together, or each of them for FUZ
 
 # Packages' versions sort: 1.2.0 is a release, 1.2.0+3.gabc is three commits after it, 0.1.0~dev.3.gabc is before the first.
 PACKAGES := $(BUILD)/packages
+DEB       = $(abspath $(PACKAGES)/stoker_$(PACKAGE_VERSION)_amd64.deb)
 PACKAGE_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed -E 's/^v//; s/-([0-9]+)-g/+\1.g/; s/-/~/g' | grep . \
   || echo "0.1.0~dev.$$(git rev-list --count HEAD).g$$(git rev-parse --short HEAD)")
 NFPM := go run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2

@@ -96,7 +96,7 @@ func (g *guest) goAndComeBack(f folders, in rig.Input, gone, back string) error 
 	if err := g.drop("/export/inbox", in); err != nil {
 		return err
 	}
-	if err := g.await("requests in flight", `stoker status --json | grep -q '"in_flight": *[1-9]'`); err != nil {
+	if err := g.await("requests in flight", `stoker status --json | grep '"in_flight": *[1-9]'`); err != nil {
 		return err
 	}
 	pid, err := g.property("MainPID")

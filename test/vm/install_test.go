@@ -87,7 +87,7 @@ func (g *guest) rebootIn(in rig.Input, n int) (times []time.Duration, err error)
 		return nil, err
 	}
 	for range n {
-		if err := g.await("requests in flight", `stoker status --json | grep -q '"in_flight": *[1-9]'`); err != nil {
+		if err := g.await("requests in flight", `stoker status --json | grep '"in_flight": *[1-9]'`); err != nil {
 			return nil, err
 		}
 		g.reboot()

@@ -72,21 +72,28 @@ func PowerOn(c Config) (*Machine, error) {
 // agentFD is the descriptor at which QEMU finds the agent's connection.
 const agentFD = 3
 
-// kernelOptions beside what is needed to boot: nobody else is on the machine, its log is stoker's, and it must not take the
-// halts of a virtual processor that others keep waiting for faults of its timers.
+// kernelOptions beside what is needed to boot: nobody else is on the machine, and its log is stoker's.
 const kernelOptions = "root=/dev/vda rw console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 " +
-	"systemd.show_status=0 systemd.log_level=notice no_timer_check tsc=reliable nowatchdog"
+	"systemd.show_status=0 systemd.log_level=notice"
+
+// emulated are options for a processor that a busy host may halt at any moment, for as long as it likes: neither is that a
+// fault of the timers, nor can the speed of its counter be measured.
+const emulated = " no_timer_check tsc=unstable clocksource=hpet nowatchdog"
 
 func arguments(c Config) []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "q35", "-smp", "1", "-m", fmt.Sprint(c.MemoryMiB),
-		"-kernel", c.Kernel, "-initrd", c.Initrd, "-append", kernelOptions,
+		"-kernel", c.Kernel, "-initrd", c.Initrd,
 		"-chardev", "file,id=console,append=on,path=" + c.Console, "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=agent,fd=%d", agentFD),
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
 	}
-	args = append(args, accelerator()...)
+	if Accelerator() == kvm {
+		args = append(args, "-accel", kvm, "-cpu", "host", "-append", kernelOptions)
+	} else {
+		args = append(args, "-accel", tcg+",thread=multi", "-cpu", "max", "-append", kernelOptions+emulated)
+	}
 	for i, d := range c.Disks {
 		// A flush of the machine's is an fsync of the file, and nothing else is one.
 		drive := fmt.Sprintf("if=none,id=disk%d,file=%s,format=%s,cache=writeback,discard=ignore,detect-zeroes=off", i, d.File, d.Format)
@@ -98,20 +105,24 @@ func arguments(c Config) []string {
 	return args
 }
 
-// accelerator is the processor's own virtualization where there is one, else an emulation of a processor.
-func accelerator() []string {
+// Accelerator names what the machines run on: KVM where the processor has it, else an emulation of a processor.
+func Accelerator() string {
 	info, err := os.ReadFile("/proc/cpuinfo")
-	if err == nil && (bytes.Contains(info, []byte(" vmx ")) || bytes.Contains(info, []byte(" svm "))) {
-		if kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-			kvm.Close()
-			return []string{"-accel", "kvm", "-cpu", "host"}
-		}
+	if err != nil || !bytes.Contains(info, []byte(" vmx ")) && !bytes.Contains(info, []byte(" svm ")) {
+		return tcg
 	}
-	return []string{"-accel", "tcg,thread=multi", "-cpu", "max"}
+	device, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return tcg
+	}
+	device.Close()
+	return kvm
 }
 
-// Accelerator names what the machines run on.
-func Accelerator() string { return strings.TrimSuffix(accelerator()[1], ",thread=multi") }
+const (
+	kvm = "kvm"
+	tcg = "tcg"
+)
 
 // socketPair returns two ends of a connection.
 func socketPair() (ours net.Conn, theirs *os.File, err error) {
