@@ -34,9 +34,10 @@ func cuts(t *testing.T) int {
 
 // What stoker says on the console.
 const (
-	runs    = "stoker runs"
-	isReady = "engine is ready"
-	isOpen  = "batch is open"
+	runs     = "stoker runs"
+	isReady  = "engine is ready"
+	isOpen   = "batch is open"
+	hasEnded = "batch has ended"
 )
 
 // TestPowerCuts cuts the power at random moments, again and again, while people drop files. The machine must come up by
@@ -148,22 +149,36 @@ func (c *cutting) drop() error {
 	return nil
 }
 
-// dropLast drops a file and comes to an end soon, perhaps in the middle of that.
+// dropLast drops a file and comes to an end: in the middle of that, or soon after something became of the file.
 func (c *cutting) dropLast() error {
 	in := c.file()
-	done := make(chan error, 1)
-	go func() { done <- c.g.drop(local.inbox, in) }()
-	time.Sleep(c.draw(5 * time.Second))
-	select {
-	case err := <-done:
-		c.dropped = append(c.dropped, in)
-		return err
-	default:
-		c.maybe = &in
-		c.g.CutPower()
-		<-done
+	stem := strings.TrimSuffix(in.Name, ".jsonl")
+	moments := [][]string{nil, {isOpen, "name=" + stem + " "}, {hasEnded, "name=" + stem + " "}, {"archive/done/" + in.Name}}
+	moment := moments[c.chance.IntN(len(moments))]
+	if moment == nil {
+		c.dropInto(in)
 		return nil
 	}
+	if err := c.g.drop(local.inbox, in); err != nil {
+		return err
+	}
+	c.dropped = append(c.dropped, in)
+	_, err := c.g.AwaitConsole(patience, moment...)
+	time.Sleep(c.draw(time.Second))
+	return err
+}
+
+// dropInto ends the machine while a file is dropped, or just after that.
+func (c *cutting) dropInto(in rig.Input) {
+	c.maybe = &in
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.g.drop(local.inbox, in) // how it went, nobody may be left to tell
+	}()
+	time.Sleep(c.draw(time.Second))
+	c.g.CutPower()
+	<-done
 }
 
 // file makes the next file: mostly a small one.
