@@ -223,7 +223,7 @@ func (g *guest) status() (s rig.Status, err error) {
 
 // await waits until a script succeeds.
 func (g *guest) await(what, script string) error {
-	_, err := g.try(`for ((i = 0; i < %d; i++)); do if ( %s ) >/dev/null 2>&1; then exit 0; fi; sleep .25; done; exit 1`, 4*int(patience.Seconds()), script)
+	_, err := g.try(`until ( %s ) >/dev/null 2>&1; do [ $SECONDS -lt %d ]; sleep .25; done`, script, int(patience.Seconds()))
 	if err != nil {
 		return fmt.Errorf("waited %s for %s: %w\n%s", patience, what, err, g.said())
 	}
