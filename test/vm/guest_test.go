@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long anything may take. Without KVM a machine is ten times as slow as a real one, and others run beside it.
-const patience = 4 * time.Minute
+const patience = 6 * time.Minute
 
 // folders are where stoker has what is shared, and where its state is.
 type folders struct {
@@ -236,9 +236,31 @@ func (g *guest) said() string {
 	return strings.Join(lines[max(0, len(lines)-25):], "\n")
 }
 
-// awaitIdle waits until all that was dropped has become results and is archived.
+// awaitIdle waits until all that was dropped has become results and is archived. A stoker that says for seconds that it has
+// nothing to do while files lie there has forgotten them.
 func (g *guest) awaitIdle(f folders) error {
-	return g.await("an empty inbox", fmt.Sprintf(`[ -z "$(find %s -iname '*.jsonl*' -o -name 'batch_*')" ]`, f.inbox))
+	const enough = 8 // seconds, and at a start nothing is known yet
+	for bored, end := 0, time.Now().Add(patience); ; time.Sleep(time.Second) {
+		left, err := g.try("find %s -iname '*.jsonl*' -o -name 'batch_*'", f.inbox)
+		switch {
+		case err != nil:
+			return err
+		case left == "":
+			return nil
+		case bored == enough:
+			return fmt.Errorf("I7: stoker has forgotten %q\n%s", left, g.said())
+		case time.Now().After(end):
+			return fmt.Errorf("waited %s for an empty inbox: %q\n%s", patience, left, g.said())
+		}
+		if bored++; !g.saysIdle() {
+			bored = 0
+		}
+	}
+}
+
+func (g *guest) saysIdle() bool {
+	s, err := g.status()
+	return err == nil && len(s.Dispatch.Running)+len(s.Dispatch.Waiting)+len(s.Inbox.Waiting)+s.Outbox.Queue == 0
 }
 
 // verify is `stoker verify`, which must find nothing, not even a note.

@@ -24,9 +24,9 @@ func newAgent(conn net.Conn) *agent { return &agent{conn: conn, answers: bufio.N
 
 const (
 	// answerTime bounds one answer; the first one takes a boot.
-	answerTime = 3 * time.Minute
+	answerTime = 6 * time.Minute
 	// runTime bounds a script.
-	runTime = 5 * time.Minute
+	runTime = 8 * time.Minute
 )
 
 type request struct {
