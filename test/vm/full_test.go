@@ -5,6 +5,7 @@ package vm
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,7 +49,7 @@ func (g *guest) fill(disk string) error {
 	if _, err := g.try("dd if=/dev/zero of=%s/lost+found/filler bs=1M 2>/dev/null || true", disk); err != nil {
 		return err
 	}
-	err = g.await("a word of the full disk", `stoker status | grep -i 'no room\|free'`)
+	err = g.awaitTrouble(full)
 	_, err2 := g.try("rm %s/lost+found/filler", disk)
 	after, err3 := g.property("NRestarts")
 	if err := errors.Join(err, err2, err3); err != nil {
@@ -60,6 +61,28 @@ func (g *guest) fill(disk string) error {
 	return g.awaitIdle(local)
 }
 
+// What status says of a folder that something is wrong with.
+const (
+	full      = "full"
+	silent    = "silent"
+	unmounted = "unmounted"
+)
+
+// awaitTrouble waits until stoker says that of one of its folders.
+func (g *guest) awaitTrouble(kind string) error {
+	var said []rig.Storage
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Second) {
+		s, err := g.status()
+		if err != nil {
+			return err
+		}
+		if said = s.Storage; slices.ContainsFunc(said, func(f rig.Storage) bool { return f.Kind == kind }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no folder is %s after %s, but: %v", kind, patience, said)
+}
+
 // TestShareGone takes a share away on which the service works: its server first, then the mount.
 func TestShareGone(t *testing.T) {
 	t.Parallel()
@@ -69,16 +92,16 @@ func TestShareGone(t *testing.T) {
 	nfs := shares[1]
 	f := folders{"/mnt/share/inbox", "/mnt/share/outbox", "/mnt/share/archive", local.state}
 	g.sh("install -d -o stoker -g stoker -m 2775 /export /export/inbox /export/outbox /export/archive; %s", nfs.mountAt("/mnt/share", "/export", "", ""))
-	g.configure(f.settings() + "[inbox]\nrequire_mount = false\nsettle = \"1s\"\npoll = \"1s\"\n[log]\nlevel = \"debug\"\n[engine]\nkind = \"echo\"\n[engine.args]\ndelay = \"200ms\"\n[api]\nsocket = \"/run/stoker/stoker.sock\"\n")
+	g.configure(f.settings() + "[inbox]\nrequire_mount = true\nsettle = \"1s\"\npoll = \"1s\"\n[log]\nlevel = \"debug\"\n[engine]\nkind = \"echo\"\n[engine.args]\ndelay = \"200ms\"\n[api]\nsocket = \"/run/stoker/stoker.sock\"\n")
 	row := figures.Figures{Suite: "shares of the service that go away and come back", Note: "the server stops, the folder is unmounted"}
 	var inputs []rig.Input
-	for _, way := range []struct{ name, gone, back string }{
-		{"server", "systemctl stop nfs-server", "systemctl start nfs-server"},
-		{"mount", "umount -l /mnt/share", nfs.mountAt("/mnt/share", "/export", "", "")},
+	for _, way := range []struct{ name, gone, word, back string }{
+		{"server", "systemctl stop nfs-server", silent, "systemctl start nfs-server"},
+		{"mount", "umount -l /mnt/share", unmounted, nfs.mountAt("/mnt/share", "/export", "", "")},
 	} {
 		in := rig.Input{Name: way.name + ".jsonl", Lines: rig.Good(way.name, 3000)}
 		inputs = append(inputs, in)
-		if err := g.goAndComeBack(f, in, way.gone, way.back); err != nil {
+		if err := g.goAndComeBack(f, in, way.gone, way.word, way.back); err != nil {
 			t.Fatalf("%s: %v\n%s", way.name, err, g.said())
 		}
 		row.Count++
@@ -92,7 +115,7 @@ func TestShareGone(t *testing.T) {
 }
 
 // goAndComeBack takes the share away while a batch runs. The service must stay, longer than its watchdog waits, and go on.
-func (g *guest) goAndComeBack(f folders, in rig.Input, gone, back string) error {
+func (g *guest) goAndComeBack(f folders, in rig.Input, gone, word, back string) error {
 	if err := g.drop("/export/inbox", in); err != nil {
 		return err
 	}
@@ -106,7 +129,7 @@ func (g *guest) goAndComeBack(f folders, in rig.Input, gone, back string) error 
 	if _, err := g.try("%s", gone); err != nil {
 		return err
 	}
-	err = g.await("a word of the share", `stoker status | grep -iE 'does not answer|mounted|waits'`)
+	err = g.awaitTrouble(word)
 	_, err2 := g.try("%s", back)
 	if err := errors.Join(err, err2, g.awaitIdle(f)); err != nil {
 		return err
