@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,13 +92,17 @@ func TestShareGone(t *testing.T) {
 	g.serve("/export")
 	nfs := shares[1]
 	f := folders{"/mnt/share/inbox", "/mnt/share/outbox", "/mnt/share/archive", local.state}
-	g.sh("install -d -o stoker -g stoker -m 2775 /export /export/inbox /export/outbox /export/archive; %s", nfs.mountAt("/mnt/share", "/export", "", ""))
+	var mount strings.Builder // each folder by itself: with require_mount the inbox must be a mount point
+	for _, dir := range []string{"/inbox", "/outbox", "/archive"} {
+		fmt.Fprintf(&mount, "%s\n", nfs.mountAt("/mnt/share"+dir, "/export", dir, ""))
+	}
+	g.sh("install -d -o stoker -g stoker -m 2775 /export /export/inbox /export/outbox /export/archive\n%s", mount.String())
 	g.configure(f.settings() + "[inbox]\nrequire_mount = true\nsettle = \"1s\"\npoll = \"1s\"\n[log]\nlevel = \"debug\"\n[engine]\nkind = \"echo\"\n[engine.args]\ndelay = \"200ms\"\n[api]\nsocket = \"/run/stoker/stoker.sock\"\n")
 	row := figures.Figures{Suite: "shares of the service that go away and come back", Note: "the server stops, the folder is unmounted"}
 	var inputs []rig.Input
 	for _, way := range []struct{ name, gone, word, back string }{
 		{"server", "systemctl stop nfs-server", silent, "systemctl start nfs-server"},
-		{"mount", "umount -l /mnt/share", unmounted, nfs.mountAt("/mnt/share", "/export", "", "")},
+		{"mount", "umount -l /mnt/share/*", unmounted, mount.String()},
 	} {
 		in := rig.Input{Name: way.name + ".jsonl", Lines: rig.Good(way.name, 3000)}
 		inputs = append(inputs, in)
