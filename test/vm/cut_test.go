@@ -211,7 +211,7 @@ func (c *cutting) resolve() error {
 
 // check proves the invariants while stoker runs. What it notes is to be expected until all is done.
 func (c *cutting) check() error {
-	v, err := c.g.verify()
+	v, err := c.g.verify(true)
 	c.redone = max(c.redone, int(v.Redone-c.before))
 	c.before = v.Redone
 	return err

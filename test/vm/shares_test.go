@@ -49,6 +49,7 @@ func (g *guest) serve(dirs ...string) {
 		fmt.Fprintf(&exports, "%s 127.0.0.1(rw,sync,no_subtree_check)\n", dir)
 		fmt.Fprintf(&smb, "[%s]\npath = %s\nread only = no\nvalid users = @stoker\nforce group = stoker\ncreate mask = 0664\ndirectory mask = 2775\n", shareName(dir), dir)
 	}
+	g.sh("mkdir -p %s", strings.Join(dirs, " "))
 	g.write("/etc/exports", exports.String())
 	g.write("/etc/samba/smb.conf", smb.String())
 	g.sh(`useradd -m -G stoker alice
