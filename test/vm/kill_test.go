@@ -98,15 +98,16 @@ func killWorker(g *guest) error {
 	return g.survived("kill -KILL $worker")
 }
 
-// exhaustWorker leaves the service a little less memory than it cannot do without: the kernel ends the worker, which it is
-// told to prefer.
+// exhaustWorker leaves the service, for a moment, a little less memory than it cannot do without: the kernel ends the worker,
+// for it may not end the main process.
 func exhaustWorker(g *guest) error {
 	err := g.survived(`cd /sys/fs/cgroup/system.slice/stoker.service
-		echo 1000 > /proc/$worker/oom_score_adj
+		echo -1000 > /proc/$main/oom_score_adj
 		echo 1G > memory.reclaim || true # all that can be read again from disks
 		echo $(($(cat memory.current) - $(awk '/^RssAnon/ {print $2}' /proc/$worker/status) * 1024 / 2)) > memory.max || true
-		for ((i = 0; i < 1000; i++)); do [ -e /proc/$worker ] || break; sleep .05; done
-		echo max > memory.max`)
+		for ((i = 0; i < 1000; i++)); do [ -e /proc/$worker ] || break; sleep .02; done
+		echo max > memory.max
+		echo 0 > /proc/$main/oom_score_adj`)
 	if err != nil {
 		return err
 	}
