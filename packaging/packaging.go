@@ -33,7 +33,7 @@ var (
 
 // Unit says what differs between units.
 type Unit struct {
-	Command []string // the absolute path of stoker, and its arguments
+	Command []string // the absolute path of stoker, and its flags
 	User    bool     // for a user's own service manager, which can neither change the user nor take privileges away
 }
 
@@ -45,16 +45,16 @@ func (u Unit) Render() (string, error) {
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&out, struct {
-		ExecStart string
-		User      bool
-	}{execStart(u.Command), u.User}); err != nil {
+		Stoker string
+		User   bool
+	}{commandLine(u.Command), u.User}); err != nil {
 		return "", fmt.Errorf("render unit: %w", err)
 	}
 	return out.String(), nil
 }
 
-// execStart quotes a command line as systemd.service(5) reads it.
-func execStart(command []string) string {
+// commandLine quotes a command line as systemd.service(5) reads it.
+func commandLine(command []string) string {
 	words := make([]string, len(command))
 	for i, word := range command {
 		words[i] = quote(word)
@@ -75,7 +75,7 @@ func quote(word string) string {
 
 // PackagedUnit is the unit of the packages.
 func PackagedUnit() Unit {
-	return Unit{Command: []string{"/usr/bin/stoker", "--config", ConfigPath, "run"}}
+	return Unit{Command: []string{"/usr/bin/stoker", "--config", ConfigPath}}
 }
 
 // Where the system's service keeps its files.

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the golden files")
 func TestUnits(t *testing.T) {
 	for file, unit := range map[string]Unit{
 		"stoker.service":      PackagedUnit(),
-		"user/stoker.service": {Command: []string{"/home/u/My Programs/100%/stoker", "run"}, User: true},
+		"user/stoker.service": {Command: []string{"/home/u/My Programs/100%/stoker"}, User: true},
 	} {
 		got, err := unit.Render()
 		if err != nil {
@@ -67,7 +67,7 @@ func TestSystemdTakesTheUnits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, user := range []bool{false, true} {
-		text, err := Unit{Command: []string{program, "--config", "/50% off/$HOME/stoker's.toml", "run"}, User: user}.Render()
+		text, err := Unit{Command: []string{program, "--config", "/50% off/$HOME/stoker's.toml"}, User: user}.Render()
 		if err != nil {
 			t.Fatal(err)
 		}

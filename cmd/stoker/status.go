@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,7 +141,8 @@ func writeEngine(w io.Writer, e *engine.Status) {
 			fmt.Fprintf(w, "         note: stoker was not tried with this version of %s\n", e.Kind)
 		}
 	case engine.Loading:
-		fmt.Fprintf(w, "engine   %s %s for %s\n", e.Phase, e.Detail, time.Since(e.Since).Round(time.Second))
+		phase := strings.TrimSpace(cmp.Or(e.Phase, "starting") + " " + e.Detail)
+		fmt.Fprintf(w, "engine   %s for %s\n", phase, time.Since(e.Since).Round(time.Second))
 	case engine.BackOff:
 		what := "died, starts again"
 		if e.Shortage != nil {

@@ -53,9 +53,9 @@ type Options struct {
 	Out        io.Writer // for the user
 }
 
-// command is what the service runs.
+// command is stoker as the service runs it, with its flags.
 func (o *Options) command() []string {
-	return []string{o.Executable, "--config", o.Config, "run"}
+	return []string{o.Executable, "--config", o.Config}
 }
 
 // Service is stoker as a service of the operating system.
@@ -112,7 +112,7 @@ func (s *Service) perform(steps []step) error {
 
 // manager is the service manager's part, by kardianos. unit is systemd's unit; "" where it is not needed.
 func (s *Service) manager(unit string) (kardianos.Service, error) {
-	command := s.o.command()
+	command := append(s.o.command(), "run")
 	m, err := kardianos.New(nil, &kardianos.Config{
 		Name: name, Executable: command[0], Arguments: command[1:],
 		Option: kardianos.KeyValue{"SystemdScript": unit, "UserService": s.o.User, "KeepAlive": true, "RunAtLoad": true},

@@ -131,15 +131,15 @@ func (s *Service) Uninstall() error {
 	if err := s.mayChange("uninstall"); err != nil {
 		return err
 	}
-	if unit := s.packaged(); unit != "" {
-		return &Error{Kind: ErrPackaged, Message: "uninstall: the package stoker brought the service, " + unit,
-			Hint: "remove the package: 'sudo apt-get remove stoker' or 'sudo dnf remove stoker'"}
-	}
 	path, err := s.unitPath()
 	if err != nil {
 		return err
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if unit := s.packaged(); unit != "" {
+			return &Error{Kind: ErrPackaged, Message: "uninstall: the package stoker brought the service, " + unit,
+				Hint: "remove the package: 'sudo apt-get remove stoker' or 'sudo dnf remove stoker'"}
+		}
 		return s.notInstalled("uninstall")
 	}
 	ctl := strings.Join(s.arguments("systemctl"), " ")

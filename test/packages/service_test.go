@@ -92,6 +92,12 @@ func TestService(t *testing.T) {
 	}
 	c.says("grep ^kind /etc/stoker/config.toml", `kind = "echo"`)
 
+	// A reload of a wrong configuration fails, and changes nothing.
+	c.run("systemctl reload stoker && cp -p /etc/stoker/config.toml /root/good.toml && echo 'levle = 1' >> /etc/stoker/config.toml")
+	c.fails(1, "systemctl reload stoker")
+	c.says("systemctl is-active stoker", "active")
+	c.run("mv /root/good.toml /etc/stoker/config.toml && systemctl reload stoker")
+
 	c.run("stoker service restart && stoker service stop")
 	c.fails(10, "stoker service status")
 	c.run("stoker service install") // starts nothing that was stopped
@@ -153,5 +159,15 @@ func TestPackagedService(t *testing.T) {
 	c.run(rehearse)
 	c.run("stoker service start")
 	c.says("stoker service status", "active (running), disabled", "/lib/systemd/system/stoker.service")
+	c.verify()
+
+	// One that was there before the package hides its unit, until it is removed.
+	c.run("cp /lib/systemd/system/stoker.service /etc/systemd/system/ && systemctl daemon-reload && systemctl enable stoker")
+	c.says("stoker service status", "unit     /etc/systemd/system/stoker.service")
+	c.says("dpkg -i /root/stoker.deb 2>&1", "hides the package's unit")
+	c.run("stoker service uninstall")
+	c.gone("/etc/systemd/system/stoker.service")
+	c.run("stoker service start")
+	c.says("stoker service status", "active (running)", "/lib/systemd/system/stoker.service")
 	c.verify()
 }
