@@ -16,7 +16,11 @@ func (d *Daemon) Reload(read func() (*config.Config, error)) {
 		return // the next start reads it
 	}
 	d.o.Systemd.Reloading()
-	defer d.o.Systemd.Ready()
+	defer func() {
+		if d.draining.Load() == nil { // else systemd would take stoker for one that goes on
+			d.o.Systemd.Ready()
+		}
+	}()
 	r := &api.Reload{At: time.Now()}
 	err := d.replace(read, r)
 	if err != nil {

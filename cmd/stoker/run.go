@@ -33,6 +33,9 @@ the log and by status. SIGUSR1 logs a line with the progress.`,
 			if err != nil {
 				return err
 			}
+			if loaded.File != "" {
+				a.configPath = loaded.File // a reload must not find another one while an editor replaces this
+			}
 			return a.runDaemon(cmd.Context(), loaded, func() (*config.Config, error) {
 				again, err := a.loadConfig(overrides)
 				if err == nil {

@@ -98,6 +98,7 @@ func (d *Dispatcher) serve(r *run, n, limit int, out *[]engine.Request) (lines i
 	d.turns++
 	r.turn = d.turns
 	for n > 0 && lines < limit && d.flightBytes < d.flightLimit {
+		d.o.Pulse.Beat() // a line that cannot run may have 16 MiB
 		f, ok, err := d.nextFlight(r)
 		if err != nil {
 			return lines, err
@@ -183,6 +184,7 @@ func (d *Dispatcher) refuseAll() error {
 			continue
 		}
 		for range maxRound {
+			d.o.Pulse.Beat()
 			seq, ok := r.batch.Next()
 			if !ok || r.damage != nil {
 				r.ended = true

@@ -302,7 +302,8 @@ func (e *edition) rename() error {
 		return err
 	}
 	defer results.Close()
-	if err := results.Each(e.inputOrder(), func(store.Frame) error { return nil }); err != nil {
+	beat := func(store.Frame) error { e.p.o.Pulse.Beat(); return nil }
+	if err := results.Each(e.inputOrder(), beat); err != nil {
 		return err
 	}
 	return e.record(name, e.b.Publication().Files, &results.Totals)

@@ -58,7 +58,7 @@ func walkWith(point string) crash {
 // tornTwice tears the journal in the middle of results, and kills the next stoker before its checkpoint covers what it
 // appended.
 func tornTwice(t *testing.T, plant string) error {
-	h := rig.NewHome(t, rig.Faulty, rig.Config+slow)
+	h := rig.NewHome(t, rig.Faulty, rig.Config+"delay = \"50ms\"\n") // so that results come before a commit
 	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 10)}
 	h.Drop(in.Name, in.Content())
 	for _, point := range []string{"journal.torn:2", "commit.journals-synced"} {
