@@ -39,8 +39,8 @@ const (
 	stopGrace  = 5 * time.Minute
 	// lookGrace is how long a first look at the inbox may take before stoker counts as started all the same.
 	lookGrace = share.Patience + time.Second
-	// slowWrite is how long a write to the state may take before whoever keeps silent is taken to wait for it.
-	slowWrite = time.Second
+	// slowDisk is how long a read, write or sync of the state may take before whoever keeps silent is taken to wait for it.
+	slowDisk = time.Second
 	// statusEvery is how often systemd is told at most what stoker is doing.
 	statusEvery = time.Second
 )
@@ -95,7 +95,7 @@ func (d *Daemon) stopping(limit time.Duration) (stopped func()) {
 // keepAlive feeds the watchdog while nobody hangs. Nobody may keep silent for half of what it allows: a hang is ended
 // before twice that has passed.
 func (d *Daemon) keepAlive(ctx context.Context, interval time.Duration) {
-	m := pulse.NewMonitor(interval/2, func() bool { return d.store.Writing() > slowWrite }, d.pulses.owners()...)
+	m := pulse.NewMonitor(interval/2, func() bool { return d.store.Waiting() > slowDisk }, d.pulses.owners()...)
 	tick := time.NewTicker(interval / 4)
 	defer tick.Stop()
 	for {

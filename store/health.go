@@ -37,11 +37,11 @@ type health struct {
 	mu      sync.Mutex
 	final   *FinalError
 	faulted chan struct{}
-	writes  writes
+	waits   waits
 }
 
 func newHealth() *health {
-	return &health{faulted: make(chan struct{}), writes: writes{began: map[*write]struct{}{}}}
+	return &health{faulted: make(chan struct{}), waits: waits{began: map[*wait]struct{}{}}}
 }
 
 // check returns the final fault, if there was one.
@@ -130,7 +130,7 @@ func (s *Store) write(change func(tx *bbolt.Tx) error) error {
 		faults.Hang("store")
 		txid = tx.ID()
 		refused = change(tx)
-		end = s.health.writes.begin() // not before: so far nothing waited for the disk
+		end = s.health.waits.begin() // not before: so far nothing waited for the disk
 		return refused
 	})
 	end()
@@ -169,7 +169,7 @@ func (v vital) do(change func() error) error {
 	if err := v.health.check(); err != nil {
 		return err
 	}
-	defer v.health.writes.begin()()
+	defer v.health.waits.begin()()
 	return v.health.changed(change())
 }
 
@@ -227,7 +227,7 @@ func (v vital) SyncDir(dir string) error {
 	if err := v.health.check(); err != nil {
 		return err
 	}
-	defer v.health.writes.begin()()
+	defer v.health.waits.begin()()
 	return v.health.synced(v.FS.SyncDir(dir))
 }
 
@@ -241,8 +241,20 @@ func (f vitalFile) do(change func() error) error {
 	if err := f.health.check(); err != nil {
 		return err
 	}
-	defer f.health.writes.begin()()
+	defer f.health.waits.begin()()
 	return f.health.changed(change())
+}
+
+// Read implements durable.File.
+func (f vitalFile) Read(b []byte) (int, error) {
+	defer f.health.waits.begin()()
+	return f.File.Read(b)
+}
+
+// ReadAt implements durable.File.
+func (f vitalFile) ReadAt(b []byte, at int64) (int, error) {
+	defer f.health.waits.begin()()
+	return f.File.ReadAt(b, at)
 }
 
 // Write implements durable.File.
@@ -296,6 +308,6 @@ func (f vitalFile) sync(sync func() error) error {
 	if err := f.health.check(); err != nil {
 		return err
 	}
-	defer f.health.writes.begin()()
+	defer f.health.waits.begin()()
 	return f.health.synced(sync())
 }

@@ -8,16 +8,16 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// writes are the writes and syncs of the state that are under way.
-type writes struct {
+// waits are the reads, writes and syncs of the state that are under way. (bbolt reads by page faults, which cannot be told.)
+type waits struct {
 	mu    sync.Mutex
-	began map[*write]struct{}
+	began map[*wait]struct{}
 }
 
-type write struct{ at time.Time }
+type wait struct{ at time.Time }
 
-func (w *writes) begin() (end func()) {
-	this := &write{time.Now()}
+func (w *waits) begin() (end func()) {
+	this := &wait{time.Now()}
 	w.mu.Lock()
 	w.began[this] = struct{}{}
 	w.mu.Unlock()
@@ -28,10 +28,10 @@ func (w *writes) begin() (end func()) {
 	}
 }
 
-// Writing is how long the oldest write or sync of the state that is under way has taken so far, 0 if there is none. A disk
-// may take minutes for one, and whoever needs the state waits for it.
-func (s *Store) Writing() time.Duration {
-	w := &s.health.writes
+// Waiting is how long the oldest read, write or sync of the state that is under way has taken so far, 0 if there is none. A
+// disk may take minutes for one, and whoever needs the state waits for it.
+func (s *Store) Waiting() time.Duration {
+	w := &s.health.waits
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var longest time.Duration

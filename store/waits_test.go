@@ -11,8 +11,13 @@ import (
 	"stoker/test/faultfs"
 )
 
-// How long a sync takes is told while it is under way, whatever else comes back meanwhile.
-func TestWriting(t *testing.T) {
+// How long a sync or a read takes is told while it is under way, whatever else comes back meanwhile.
+func TestWaiting(t *testing.T) {
+	t.Run("sync", func(t *testing.T) { testWaiting(t, faultfs.Sync, func(f durable.File) { f.Sync() }) })
+	t.Run("read", func(t *testing.T) { testWaiting(t, faultfs.Read, func(f durable.File) { f.ReadAt(make([]byte, 1), 0) }) })
+}
+
+func testWaiting(t *testing.T, slow faultfs.Op, do func(durable.File)) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := faultfs.New(durable.Local{})
 		s, err := OpenOn(disk, t.TempDir())
@@ -27,22 +32,22 @@ func TestWriting(t *testing.T) {
 		defer f.Close()
 		release := make(chan struct{})
 		disk.Set(func(op faultfs.Op, _ string) error {
-			if op == faultfs.Sync {
+			if op == slow {
 				<-release
 			}
 			return nil
 		})
-		go f.Sync()
+		go do(f)
 		time.Sleep(time.Minute)
 		if _, err := f.Write([]byte("x")); err != nil {
 			t.Error(err)
 		}
-		if d := s.Writing(); d != time.Minute {
-			t.Errorf("a sync of a minute took %s so far", d)
+		if d := s.Waiting(); d != time.Minute {
+			t.Errorf("an operation of a minute took %s so far", d)
 		}
 		close(release)
 		synctest.Wait()
-		if d := s.Writing(); d != 0 {
+		if d := s.Waiting(); d != 0 {
 			t.Errorf("what came back has been under way for %s", d)
 		}
 		s.Ping()
