@@ -45,14 +45,7 @@ func (d *Daemon) launchEcho(context.Context) (engine.Launch, error) {
 
 // launchVLLM finds the interpreter anew for each start: the user may have mended it meanwhile.
 func (d *Daemon) launchVLLM(ctx context.Context) (engine.Launch, error) {
-	e := &d.o.Config.Engine
-	places, err := pyenv.DefaultPlaces(d.o.Root, "", d.o.Environ, os.Geteuid() == 0)
-	if err != nil {
-		return engine.Launch{}, err
-	}
-	python, err := pyenv.FindPython(ctx, pyenv.Search{
-		Configured: e.Python, ConfigDir: d.o.ConfigDir, SetupVenv: places.Venv, Environ: d.o.Environ, Interactive: d.o.Interactive,
-	})
+	python, err := FindPython(ctx, &d.o)
 	var unfit *pyenv.Error
 	if errors.As(err, &unfit) && !unfit.Temporary() {
 		return engine.Launch{}, &engine.PermanentError{Message: unfit.Error(), Hint: unfit.Hint}
@@ -65,12 +58,29 @@ func (d *Daemon) launchVLLM(ctx context.Context) (engine.Launch, error) {
 	if err != nil {
 		return engine.Launch{}, err
 	}
+	return VLLMLaunch(&d.o, python.Path, script)
+}
+
+// FindPython finds the interpreter that o's configuration means. The error may be a *pyenv.Error.
+func FindPython(ctx context.Context, o *Options) (pyenv.Interpreter, error) {
+	places, err := pyenv.DefaultPlaces(o.Root, "", o.Environ, os.Geteuid() == 0)
+	if err != nil {
+		return pyenv.Interpreter{}, err
+	}
+	return pyenv.FindPython(ctx, pyenv.Search{
+		Configured: o.Config.Engine.Python, ConfigDir: o.ConfigDir, SetupVenv: places.Venv, Environ: o.Environ, Interactive: o.Interactive,
+	})
+}
+
+// VLLMLaunch is how an interpreter runs a script with the model, the engine arguments and the environment that are configured.
+func VLLMLaunch(o *Options, python, script string) (engine.Launch, error) {
+	e := &o.Config.Engine
 	secrets, err := hubEnv(e)
 	if err != nil {
 		return engine.Launch{}, &engine.PermanentError{Message: err.Error()}
 	}
 	return engine.Launch{
-		Argv: []string{python.Path, "-I", "-u", script}, Env: workerEnv(d.o.Environ, e.Env, append(secrets, pathWith(python.Path, d.o.Environ))),
+		Argv: []string{python, "-I", "-u", script}, Env: workerEnv(o.Environ, e.Env, append(secrets, pathWith(python, o.Environ))),
 		Model: e.Model, ServedNames: e.ServedNames, Args: engineArgs(e),
 	}, nil
 }
