@@ -95,7 +95,7 @@ into an outbox.`,
 	}{
 		{"run", "Running:", []*cobra.Command{newRunCommand(a), newOnceCommand(a), newSetupCommand(a)}},
 		{"batches", "Batches:", []*cobra.Command{newSubmitCommand(a), newCheckCommand(a), newStatusCommand(a), newListCommand(a), newShowCommand(a)}},
-		{"care", "Care:", []*cobra.Command{newVerifyCommand(a), newStateCommand(a), newConfigCommand(a), newServiceCommand(a), newManCommand(a), newVersionCommand(a)}},
+		{"care", "Care:", []*cobra.Command{newVerifyCommand(a), newBenchCommand(a), newStateCommand(a), newConfigCommand(a), newServiceCommand(a), newManCommand(a), newVersionCommand(a)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
 		for _, c := range group.commands {

@@ -1,0 +1,1 @@
+"""Ways of driving vLLM over batch files, for `stoker bench`."""
