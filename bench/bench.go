@@ -81,6 +81,8 @@ type runner struct {
 	series map[seriesKey]*Series
 	order  []seriesKey
 	lives  int // of processes, which each get a folder
+
+	makeHost func(name, folder string) (host, error)
 }
 
 // load is a scenario's files.
@@ -93,11 +95,22 @@ type load struct {
 // Run measures. What was measured before an error is in the series, too.
 func Run(ctx context.Context, o Options) ([]*Series, error) {
 	r := &runner{Options: o, loads: map[string]load{}, series: map[seriesKey]*Series{}}
+	r.makeHost = r.newHost
+	if !o.Echo {
+		if err := installDriver(r.driverDir()); err != nil {
+			return nil, err
+		}
+	}
+	return r.all(ctx)
+}
+
+// all runs all passes.
+func (r *runner) all(ctx context.Context) ([]*Series, error) {
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
 	var err error
-	for pass := 0; pass < o.Passes && err == nil; pass++ {
+	for pass := 0; pass < r.Passes && err == nil; pass++ {
 		err = r.pass(ctx, pass%2 == 1)
 	}
 	var all []*Series
@@ -136,10 +149,7 @@ func (r *runner) prepare() error {
 			}
 		}
 	}
-	if r.Echo {
-		return nil
-	}
-	return installDriver(r.driverDir())
+	return nil
 }
 
 func (r *runner) checkWay(name string) error {
@@ -161,7 +171,10 @@ func (r *runner) writeLoad(s *Scenario) (load, error) {
 	if len(files) == 0 {
 		return load{}, fmt.Errorf("scenario %s: part %s of %d files is empty", s.Name, r.Part, s.Load.Files)
 	}
-	l := load{tokens: tokens(files)}
+	var l load
+	if !r.Echo {
+		l.tokens = tokens(files)
+	}
 	for _, requests := range files {
 		l.requests += int64(len(requests))
 	}
@@ -244,7 +257,7 @@ func (r *runner) begin(ctx context.Context, name string) (h host, stop func(), l
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return nil, func() {}, loaded, err
 	}
-	h, err = r.newHost(name, folder)
+	h, err = r.makeHost(name, folder)
 	if err != nil {
 		return nil, func() {}, loaded, err
 	}
@@ -283,11 +296,14 @@ func (r *runner) record(key seriesKey, loaded Loaded, sample Sample) error {
 	if sample.Failed > 0 || sample.Requests != series.Requests {
 		return fmt.Errorf("%s: %d of %d requests were answered", key.way, sample.Requests-sample.Failed, series.Requests)
 	}
+	if r.Echo {
+		sample.Tokens = 0 // words, of which an echo has no more than the prompt
+	}
 	if !slices.Contains(series.Loads, loaded) {
 		series.Loads = append(series.Loads, loaded)
 	}
 	series.Rounds = append(series.Rounds, sample)
-	r.Say("%s, %s: %.2f s, %.0f tokens/s", key.scenario, key.way, sample.Seconds, sample.rate())
+	r.Say("%s, %s: %.2f s, %.0f %s", key.scenario, key.way, sample.Seconds, sample.rate(), sample.unit())
 	return nil
 }
 

@@ -32,7 +32,7 @@ type echoLoop struct {
 
 const pipeBuffer = 1 << 20
 
-func (e *echoLoop) start(context.Context) (Loaded, error) {
+func (e *echoLoop) start(ctx context.Context) (Loaded, error) {
 	began := time.Now()
 	if err := os.MkdirAll(e.folder, 0o755); err != nil {
 		return Loaded{}, err
@@ -53,12 +53,13 @@ func (e *echoLoop) start(context.Context) (Loaded, error) {
 	if e.child, err = startChild(cmd, filepath.Join(e.folder, "log")); err != nil {
 		return Loaded{}, fmt.Errorf("start echo worker: %w", err)
 	}
+	defer context.AfterFunc(ctx, e.child.kill)()
 	args, err := json.Marshal(e.args)
 	if err != nil {
 		return Loaded{}, err
 	}
 	if _, err := fmt.Fprintf(e.requests, `{"type":"start","protocol":%d,"served_names":["*"],"args":%s}`+"\n", engine.ProtocolVersion, args); err != nil {
-		return Loaded{}, e.child.death()
+		return Loaded{}, err
 	}
 	if err := e.awaitReady(); err != nil {
 		return Loaded{}, err

@@ -48,5 +48,13 @@ func (s Sample) rate() float64 {
 	return float64(s.Requests) / s.Seconds
 }
 
+// unit is what rate counts.
+func (s Sample) unit() string {
+	if s.Tokens > 0 {
+		return "tok/s"
+	}
+	return "requests/s"
+}
+
 // lookEvery is how often something is looked at that cannot be waited for.
 const lookEvery = 5 * time.Millisecond

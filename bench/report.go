@@ -172,7 +172,7 @@ func writeScenario(w io.Writer, series []*Series) error {
 	s := series[0]
 	fmt.Fprintf(w, "\n%s: %s\n", s.key().scenario, describe(s))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "  way\trounds\tseconds\t\ttok/s\tstoker is\t\tload s\tCPU s stoker\tfront\tengine")
+	fmt.Fprintf(t, "  way\trounds\tseconds\t\t%s\tstoker is\t\tload s\tCPU s stoker\tfront\tengine\n", s.Rounds[0].unit())
 	for _, s := range series {
 		name := s.Way
 		if text := settingsText(s.Settings); text != "" {
@@ -185,7 +185,7 @@ func writeScenario(w io.Writer, series []*Series) error {
 		return err
 	}
 	for _, s := range series {
-		if made := s.Rounds[0].Tokens; made != s.Tokens && s.Way != "echo-loop" {
+		if made := s.Rounds[0].Tokens; made != s.Tokens {
 			fmt.Fprintf(w, "  note: %s made %s tokens\n", s.Way, humanize.Comma(made))
 		}
 	}
@@ -194,12 +194,22 @@ func writeScenario(w io.Writer, series []*Series) error {
 
 func describe(s *Series) string {
 	l := s.Scenario.Load
-	text := fmt.Sprintf("%s requests in %d files, answers of %d tokens in the mean, at most %d, %s together; seed %d",
-		humanize.Comma(s.Requests), max(l.Files, 1), l.MeanTokens, l.MaxTokens, humanize.Comma(s.Tokens), l.Seed)
+	text := fmt.Sprintf("%s requests in %s", humanize.Comma(s.Requests), plural(l.Files, "file"))
+	if s.Tokens > 0 {
+		text += fmt.Sprintf(", answers of %d tokens in the mean, at most %d, %s together", l.MeanTokens, l.MaxTokens, humanize.Comma(s.Tokens))
+	}
+	text += fmt.Sprintf("; seed %d", l.Seed)
 	if s.Scenario.Starts {
 		text += "; starts count"
 	}
 	return text
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "one " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // figures is a median with what it lies between, where there are several.
