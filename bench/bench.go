@@ -24,7 +24,7 @@ import (
 // Options are what a benchmark needs.
 type Options struct {
 	Scenarios []Scenario
-	Ways      []string // instead of the scenarios' own
+	Ways      []string // only these of the scenarios' own; what no scenario has is added to all
 	Rounds    int      // timed, of each way after each load
 	Passes    int      // over all ways; every second one in the opposite order
 	WarmUp    int      // mean tokens of the answers that warm an engine up; 0: none
@@ -96,11 +96,6 @@ type load struct {
 func Run(ctx context.Context, o Options) ([]*Series, error) {
 	r := &runner{Options: o, loads: map[string]load{}, series: map[seriesKey]*Series{}}
 	r.makeHost = r.newHost
-	if !o.Echo {
-		if err := installDriver(r.driverDir()); err != nil {
-			return nil, err
-		}
-	}
 	return r.all(ctx)
 }
 
@@ -122,14 +117,16 @@ func (r *runner) all(ctx context.Context) ([]*Series, error) {
 
 // prepare checks what is asked for and writes the loads.
 func (r *runner) prepare() error {
+	r.Scenarios = slices.Clone(r.Scenarios)
+	for i := range r.Scenarios {
+		r.Scenarios[i].own = r.Scenarios[i].Ways
+	}
 	for i := range r.Scenarios {
 		s := &r.Scenarios[i]
 		if err := s.Load.check(); err != nil {
 			return fmt.Errorf("scenario %s: %w", s.Name, err)
 		}
-		if len(r.Ways) > 0 {
-			s.Ways = r.Ways
-		}
+		s.Ways = r.chosen(s)
 		for _, name := range s.Ways {
 			if err := r.checkWay(name); err != nil {
 				return err
@@ -150,6 +147,17 @@ func (r *runner) prepare() error {
 		}
 	}
 	return nil
+}
+
+// chosen are a scenario's ways that are asked for.
+func (r *runner) chosen(s *Scenario) []string {
+	if len(r.Ways) == 0 {
+		return s.Ways
+	}
+	return slices.DeleteFunc(slices.Clone(r.Ways), func(way string) bool {
+		has := func(s Scenario) bool { return slices.Contains(s.own, way) }
+		return !has(*s) && slices.ContainsFunc(r.Scenarios, has)
+	})
 }
 
 func (r *runner) checkWay(name string) error {
@@ -356,8 +364,6 @@ func (r *runner) startedRound(ctx context.Context, key seriesKey, calls [][]stri
 	}
 	return total, last, nil
 }
-
-func (r *runner) driverDir() string { return filepath.Join(r.Dir, "driver") }
 
 // newHost makes a host, with a folder of its own.
 func (r *runner) newHost(name, folder string) (host, error) {

@@ -20,18 +20,16 @@ import (
 //go:embed driver/driver.py driver/stoker_bench/*.py
 var driverFiles embed.FS
 
-// driverScript is what the interpreter runs, below the folder that installDriver fills.
-const driverScript = "driver.py"
-
-func installDriver(dir string) error {
+// InstallDriver writes what Python runs to a folder that is not there yet, and returns the script's path.
+func InstallDriver(dir string) (script string, err error) {
 	files, err := fs.Sub(driverFiles, "driver")
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := os.CopyFS(dir, files); err != nil {
-		return fmt.Errorf("install driver: %w", err)
+		return "", fmt.Errorf("install driver: %w", err)
 	}
-	return nil
+	return filepath.Join(dir, "driver.py"), nil
 }
 
 // driver is a host in Python.

@@ -14,6 +14,8 @@ type Scenario struct {
 	Ways   []string `json:"-"`
 	Starts bool     `json:"starts,omitzero"` // starts count: stoker's one, and a script's for each file
 	About  string   `json:"-"`
+
+	own []string // Ways before some were chosen
 }
 
 // wordsPerPrompt makes prompts of about 300 bytes.

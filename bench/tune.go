@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 	"slices"
 
 	"github.com/dustin/go-humanize"
@@ -56,67 +57,74 @@ type Tuning struct {
 	Gain     float64        `json:"gain"` // rate with them by the rate without
 }
 
+// margin is what a value must gain to be kept: less is noise, or not worth a line.
+const margin = 1.02
+
 // Tune sweeps over engine arguments, one after another, in the bare loop: what limits it limits stoker. A value is kept if even
 // its slowest round beats the fastest one without it.
 func Tune(ctx context.Context, o Options, candidates []Candidate) (*Tuning, error) {
 	if len(o.Scenarios) != 1 {
 		return nil, errors.New("tune one scenario at a time")
 	}
-	o.Ways, o.Passes = []string{"handlers"}, 1
-	t := &Tuning{Scenario: o.Scenarios[0], Best: map[string]any{}}
-	first, err := t.try(ctx, o, nil)
+	s := o.Scenarios[0]
+	s.Ways = []string{"handlers"}
+	o.Scenarios, o.Ways, o.Passes = []Scenario{s}, nil, 1
+	t := newTuning(s)
+	return t, t.sweep(ctx, o.Launch.Args, candidates, func(ctx context.Context, settings map[string]any) Trial {
+		n := len(t.Trials) + 1
+		o.Say("trial %d: %s", n, name(settings))
+		trial, its := Trial{Settings: settings}, o
+		its.Settings, its.Dir = settings, filepath.Join(o.Dir, fmt.Sprintf("trial-%02d", n))
+		series, err := Run(ctx, its)
+		if err != nil {
+			trial.Failed = err.Error()
+			o.Say("trial %d: %v", n, err)
+			return trial
+		}
+		trial.Rounds, trial.Loaded = series[0].Rounds, series[0].Loads[0]
+		trial.Rate = spreadOf(each(trial.Rounds, Sample.rate))
+		return trial
+	})
+}
+
+func newTuning(s Scenario) *Tuning { return &Tuning{Scenario: s, Best: map[string]any{}, Gain: 1} }
+
+// sweep tries candidates beside the arguments in effect. An engine that cannot run with them is a result.
+func (t *Tuning) sweep(ctx context.Context, args map[string]any, candidates []Candidate, measure func(context.Context, map[string]any) Trial) error {
+	try := func(settings map[string]any) (Trial, error) {
+		trial := measure(ctx, settings)
+		if ctx.Err() != nil {
+			return trial, ctx.Err()
+		}
+		t.Trials = append(t.Trials, trial)
+		return trial, nil
+	}
+	first, err := try(nil)
 	if err != nil {
-		return t, err
+		return err
 	}
 	if first.Failed != "" {
-		return t, &engine.PermanentError{Message: "with the arguments in effect: " + first.Failed}
+		return &engine.PermanentError{Message: "with the arguments in effect: " + first.Failed}
 	}
 	best := first
 	for _, c := range candidates {
+		base := t.Best
 		for _, value := range c.Values {
-			settings := maps.Clone(t.Best)
+			if same(args[c.Name], value) {
+				continue // what is in effect was measured without it
+			}
+			settings := maps.Clone(base)
 			settings[c.Name] = value
-			if same(o.Launch.Args[c.Name], value) {
-				continue // measured already, without it
-			}
-			trial, err := t.try(ctx, o, settings)
+			trial, err := try(settings)
 			if err != nil {
-				return t, err
+				return err
 			}
-			if trial.Failed == "" && trial.Rate.Min > best.Rate.Max {
-				best = trial
+			if trial.Failed == "" && trial.Rate.Min > best.Rate.Max*margin {
+				best, t.Best, t.Gain = trial, settings, trial.Rate.Median/first.Rate.Median
 			}
 		}
-		t.Best = maps.Clone(best.Settings)
-		if t.Best == nil {
-			t.Best = map[string]any{}
-		}
 	}
-	t.Gain = best.Rate.Median / first.Rate.Median
-	return t, nil
-}
-
-// try measures some settings. An engine that cannot run with them is a result; other errors end the sweep.
-func (t *Tuning) try(ctx context.Context, o Options, settings map[string]any) (Trial, error) {
-	o.Settings = settings
-	o.Dir = fmt.Sprintf("%s/trial-%02d", o.Dir, len(t.Trials)+1)
-	o.Say("trial %d: %s", len(t.Trials)+1, name(settings))
-	trial := Trial{Settings: settings}
-	series, err := Run(ctx, o)
-	switch {
-	case ctx.Err() != nil:
-		return trial, ctx.Err()
-	case err != nil && len(series) == 0:
-		return trial, err
-	case err != nil:
-		trial.Failed = err.Error()
-		o.Say("trial %d: %v", len(t.Trials)+1, err)
-	default:
-		trial.Rounds, trial.Loaded = series[0].Rounds, series[0].Loads[0]
-		trial.Rate = spreadOf(each(trial.Rounds, Sample.rate))
-	}
-	t.Trials = append(t.Trials, trial)
-	return trial, nil
+	return nil
 }
 
 // same compares a configured value with a candidate: numbers come in several types.

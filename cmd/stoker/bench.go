@@ -61,7 +61,7 @@ Ways:
 	names := slices.Sorted(maps.Keys(bench.Scenarios()))
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.scenarios, "scenario", nil, "ready-made loads: "+strings.Join(names, ", ")+" (default: what fits the engine)")
-	flags.StringSliceVar(&f.ways, "way", nil, "ways to compare, instead of the scenario's")
+	flags.StringSliceVar(&f.ways, "way", nil, "only these of the scenarios' ways; one that none of them has is added to all")
 	flags.IntVar(&f.load.Requests, "requests", 0, "requests, of all files together, instead of the scenario's")
 	flags.IntVar(&f.load.Files, "files", 0, "files, instead of the scenario's")
 	flags.IntVar(&f.load.MeanTokens, "mean", 0, "tokens of an answer in the mean, instead of the scenario's")
@@ -117,12 +117,16 @@ func (a *app) bench(cmd *cobra.Command, f *benchFlags) error {
 	return err
 }
 
-// benchDir makes the folder. A temporary one is removed if nothing went wrong.
+// benchDir makes the folder, which must be empty: results of a former run would be taken for this one's. A temporary one is
+// removed if nothing went wrong.
 func benchDir(dir string) (path string, done func(error), err error) {
 	if dir != "" {
 		path, err = filepath.Abs(dir)
 		if err == nil {
 			err = os.MkdirAll(path, 0o755)
+		}
+		if left, _ := os.ReadDir(path); len(left) > 0 {
+			err = &usageError{fmt.Errorf("--dir: %s is not empty", path)}
 		}
 		return path, func(error) {}, err
 	}
@@ -204,7 +208,11 @@ func (a *app) benchLaunch(ctx context.Context, loaded *config.Loaded, f *benchFl
 		return python, err
 	}
 	o.Worker = filepath.Dir(script)
-	o.Launch, err = daemon.VLLMLaunch(&d, python.Path, filepath.Join(o.Dir, "driver", "driver.py"))
+	driver, err := bench.InstallDriver(filepath.Join(o.Dir, "driver"))
+	if err != nil {
+		return python, err
+	}
+	o.Launch, err = daemon.VLLMLaunch(&d, python.Path, driver)
 	if f.stacks == "" || err != nil {
 		return python, err
 	}
@@ -284,7 +292,7 @@ func parseTry(words []string) (candidates []bench.Candidate, err error) {
 func (a *app) benchCompare(ctx context.Context, o bench.Options, f *benchFlags, report *bench.Report) error {
 	series, err := bench.Run(ctx, o)
 	report.Series = series
-	if len(series) == 0 {
+	if !slices.ContainsFunc(series, func(s *bench.Series) bool { return len(s.Rounds) > 0 }) {
 		return err
 	}
 	if writeErr := a.writeBench(f, report); writeErr != nil {
@@ -350,9 +358,9 @@ func (a *app) benchTune(ctx context.Context, o bench.Options, f *benchFlags, rep
 			return err
 		}
 	}
-	tuning, err := bench.Tune(ctx, o, candidates)
-	if err != nil {
-		return err
+	tuning, tuneErr := bench.Tune(ctx, o, candidates)
+	if tuning == nil || len(tuning.Trials) == 0 {
+		return tuneErr
 	}
 	found := struct {
 		*bench.Report
@@ -360,11 +368,11 @@ func (a *app) benchTune(ctx context.Context, o bench.Options, f *benchFlags, rep
 	}{report, tuning}
 	if f.output != "" {
 		if err := writeBenchFile(f.output, found); err != nil {
-			return err
+			return errors.Join(tuneErr, err)
 		}
 	}
 	if f.asJSON {
-		return a.writeJSON(found)
+		return errors.Join(tuneErr, a.writeJSON(found))
 	}
-	return tuning.WriteTable(a.stdout)
+	return errors.Join(tuneErr, tuning.WriteTable(a.stdout))
 }

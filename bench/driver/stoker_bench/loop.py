@@ -16,6 +16,9 @@ from stoker_worker.stats import Counters
 URL = "/v1/chat/completions"
 IN_FLIGHT = 1.25  # of the engine's batch size, as stoker holds
 
+PROFILE_AFTER = 5.0  # seconds: the batch is full, and prefilled
+PROFILE_SECONDS = 1.0
+
 
 class StepClock(Counters):
     """Counters that also time the engine's steps, as the front end sees them: pure decoding, by the requests that ran."""
@@ -85,16 +88,28 @@ class Loop:
         lines = [line for file in files for line in Path(file).read_bytes().splitlines()]
         if way == "handlers-longest-first":
             lines.sort(key=lambda line: -msgspec.json.decode(line)["body"]["max_tokens"])
-        done = self._runner.run(self._drive(lines))
+        done = self._runner.run(self._drive(lines))  # with a profiler, its work is in the seconds
         return {"seconds": time.monotonic() - began, **done, "steps": clock.steps - steps, "step_ms": clock.summary()}
 
     async def _drive(self, lines: list[bytes]) -> dict[str, int]:
         in_flight = min(int(self._engine.limits()["max_num_seqs"] * IN_FLIGHT), len(lines))
         queue = iter(lines)
         with open(self._folder / "loop.output.jsonl", "w") as out:
+            profile = asyncio.create_task(self._profile())
             answers = await asyncio.gather(*(self._take(queue, out) for _ in range(in_flight)))
+            await profile
         requests, failed, tokens = map(sum, zip(*answers, strict=True))
         return {"requests": requests, "failed": failed, "tokens": tokens}
+
+    async def _profile(self) -> None:
+        """Record a moment of full work with vLLM's profiler, if `profiler_config` sets one up."""
+        config = self._engine.client.vllm_config.profiler_config
+        if config is None or not config.profiler:
+            return
+        await asyncio.sleep(PROFILE_AFTER)
+        await self._engine.client.start_profile()
+        await asyncio.sleep(PROFILE_SECONDS)
+        await self._engine.client.stop_profile()
 
     async def _take(self, queue: Iterable[bytes], out: Any) -> tuple[int, int, int]:
         """One place in flight: answers requests until there are no more."""
