@@ -6,7 +6,7 @@ SHELL := /bin/bash
 BUILD   := build
 STOKER  := $(BUILD)/stoker
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-SOURCES := $(shell git ls-files -co --exclude-standard -- '*.go' 'engine/worker/*.py' 'engine/pyenv/*' 'packaging/*' go.mod go.sum 2>/dev/null)
+SOURCES := $(shell git ls-files -co --exclude-standard -- '*.go' 'engine/worker/*.py' 'engine/pyenv/*' 'bench/driver/*.py' 'packaging/*' go.mod go.sum 2>/dev/null)
 
 # What `stoker setup` makes for demo and tests: the Python environment with vLLM, SmolLM2-135M, and a configuration.
 ENGINE  := $(BUILD)/engine
@@ -98,9 +98,9 @@ test-real: engine ## the binary on real vLLM: every kind of request, kills, engi
 	$(call quietly,STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -count 1 -v -timeout 30m ./test/real,test-real.log)
 	@grep -E '^ok|_test.go:' $(BUILD)/test-real.log
 
-.PHONY: bench-files
-bench-files: engine ## six small files through a warm stoker, and through LLM.chat file by file
-	STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -run '^$$' -bench SixFiles -benchtime 3x -timeout 30m ./test/real
+.PHONY: bench
+bench: engine ## stoker beside what a user would run instead, on this machine; ARGS="--scenario …" as for `stoker bench`
+	$(STOKER) --config $(CONFIG) bench $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## fuzz all targets for FUZZTOTAL (120s) together, or each of them for FUZZTIME

@@ -37,7 +37,6 @@ type Options struct {
 	Launch     engine.Launch                     // how Python runs a driver, and the model with its arguments
 	Worker     string                            // folder of stoker's worker
 	Settings   map[string]any                    // engine arguments of this run alone
-	FrontEnds  int                               // of vllm serve
 	Concurrent int                               // requests in flight at a server
 	Against    Against
 
@@ -134,6 +133,9 @@ func (r *runner) prepare() error {
 			key := seriesKey{s.Name, name, settingsText(r.Settings)}
 			r.order = append(r.order, key)
 			r.series[key] = &Series{Scenario: *s, Way: name, Settings: r.Settings, Part: r.Part}
+			if ways[name].overHTTP {
+				r.series[key].InFlight = r.Concurrent
+			}
 		}
 		l, err := r.writeLoad(s)
 		if err != nil {
@@ -373,7 +375,7 @@ func (r *runner) newHost(name, folder string) (host, error) {
 	}
 	maps.Copy(args, r.Settings)
 	d := driver{
-		job: job{Host: name, Model: r.Launch.Model, Args: args, FrontEnds: max(r.FrontEnds, 1)}, folder: folder,
+		job: job{Host: name, Model: r.Launch.Model, Args: args}, folder: folder,
 		worker: r.Worker, launch: r.Launch,
 	}
 	switch name {

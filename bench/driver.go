@@ -53,7 +53,6 @@ type job struct {
 	Folder     string         `json:"folder"`
 	Port       int            `json:"port,omitzero"`
 	ServedName string         `json:"served_name,omitzero"`
-	FrontEnds  int            `json:"front_ends,omitzero"`
 }
 
 // reply is what a driver says.

@@ -99,7 +99,7 @@ for step in "${@:?a step, see the head of this script}"; do
       profile "$step" --way handlers --warm-up 0 \
         --set "profiler_config={\"profiler\": \"torch\", \"torch_profiler_dir\": \"$OUT/torch\", \"torch_profiler_with_stack\": false}" ;;
     profile-serve) profile "$step" --way serve ;;
-    profile-serve-2) profile "$step" --way serve --front-ends 2 ;;
+    profile-serve-2) profile "$step" --way serve --set api_server_count=2 ;;
     *) echo "no step $step" >&2; exit 2 ;;
   esac
   echo "== $step took $((SECONDS - began)) s =="

@@ -40,7 +40,8 @@ type Series struct {
 	Scenario Scenario       `json:"scenario"`
 	Part     Part           `json:"part,omitzero"`
 	Way      string         `json:"way"`
-	Settings map[string]any `json:"settings,omitzero"` // engine arguments beside the common ones
+	Settings map[string]any `json:"settings,omitzero"`  // engine arguments beside the common ones
+	InFlight int            `json:"in_flight,omitzero"` // requests at a server
 	Requests int64          `json:"requests"`
 	Tokens   int64          `json:"tokens"` // that the answers should have
 	Loads    []Loaded       `json:"loads,omitzero"`
@@ -59,7 +60,18 @@ func (s *Series) key() seriesKey {
 	if s.Part.Of > 0 {
 		scenario += " " + s.Part.String()
 	}
-	return seriesKey{scenario, s.Way, settingsText(s.Settings)}
+	return seriesKey{scenario, s.Way, s.conditions()}
+}
+
+// conditions are what a series has beside its way: ", max_num_seqs = 512".
+func (s *Series) conditions() (text string) {
+	if s.InFlight > 0 {
+		text += fmt.Sprintf(", %d in flight", s.InFlight)
+	}
+	if settings := settingsText(s.Settings); settings != "" {
+		text += ", " + settings
+	}
+	return text
 }
 
 // ErrOther means that two reports are of different loads or engines.
@@ -174,11 +186,7 @@ func writeScenario(w io.Writer, series []*Series) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "  way\trounds\tseconds\t\t%s\tstoker is\t\tload s\tCPU s stoker\tfront\tengine\n", s.Rounds[0].unit())
 	for _, s := range series {
-		name := s.Way
-		if text := settingsText(s.Settings); text != "" {
-			name += ", " + text
-		}
-		fmt.Fprintf(t, "  %s\t%d\t%s\t%s\t%s\t%s\t%s\n", name, len(s.Rounds), figures(s.Seconds, "%.2f", ""),
+		fmt.Fprintf(t, "  %s\t%d\t%s\t%s\t%s\t%s\t%s\n", s.Way+s.conditions(), len(s.Rounds), figures(s.Seconds, "%.2f", ""),
 			humanize.Comma(int64(s.Rate.Median)), ratio(s.Stoker), loadText(s), cpuText(s))
 	}
 	if err := t.Flush(); err != nil {

@@ -68,6 +68,8 @@ type way struct {
 	perFile bool // where starts count: a start for each file
 	echo    bool // of the echo engine
 	vllm    bool // of vLLM
+
+	overHTTP bool // requests in flight are a choice
 }
 
 // The ways, by the names that people give.
@@ -79,8 +81,8 @@ var ways = map[string]way{
 	"llm-chat":               {host: "llm", vllm: true, perFile: true, about: "LLM.chat, all files in one call"},
 	"llm-chat-files":         {host: "llm", vllm: true, perFile: true, about: "LLM.chat, file after file"},
 	"run-batch":              {host: "runbatch", vllm: true, perFile: true, about: "vllm run-batch as shipped, file after file"},
-	"serve":                  {host: "server", vllm: true, about: "vllm serve and an HTTP client"},
-	"server":                 {host: "against", echo: true, vllm: true, about: "the server that --against names"},
+	"serve":                  {host: "server", vllm: true, overHTTP: true, about: "vllm serve and an HTTP client"},
+	"server":                 {host: "against", echo: true, vllm: true, overHTTP: true, about: "the server that --against names"},
 	"echo-loop":              {host: "echo", echo: true, about: "a bare loop around the echo worker"},
 }
 

@@ -33,7 +33,7 @@ type benchFlags struct {
 	set, try             []string
 	stacks               string
 	tune, asJSON         bool
-	frontEnds, inFlight  int
+	inFlight             int
 	against              bench.Against
 }
 
@@ -76,7 +76,6 @@ Ways:
 	flags.StringVarP(&f.output, "output", "o", "", "also write JSON to this file; what a former run of the same wrote there is added to")
 	flags.StringArrayVar(&f.set, "set", nil, "an engine argument of this run, NAME=VALUE, told apart in the table")
 	flags.StringVar(&f.stacks, "stacks", "", "sample the stacks of the Python processes and write them to this folder")
-	flags.IntVar(&f.frontEnds, "front-ends", 1, "front-end processes of vllm serve")
 	flags.IntVar(&f.inFlight, "in-flight", 1280, "requests in flight at a server")
 	flags.StringVar(&f.against.URL, "against", "", "an OpenAI-compatible server to compare with")
 	flags.StringVar(&f.against.Model, "against-model", "", "the model to ask that server for")
@@ -146,12 +145,12 @@ func (a *app) benchOptions(ctx context.Context, loaded *config.Loaded, f *benchF
 	}
 	o := &bench.Options{
 		Ways: f.ways, Rounds: f.rounds, Passes: f.passes, WarmUp: f.warm, Echo: loaded.Engine.Kind == config.KindEcho,
-		Binary: executable, FrontEnds: f.frontEnds, Concurrent: f.inFlight, Against: f.against, Dir: dir,
+		Binary: executable, Concurrent: f.inFlight, Against: f.against, Dir: dir,
 		Say: func(format string, args ...any) { fmt.Fprintf(a.stderr, "stoker: bench: "+format+"\n", args...) },
 	}
 	o.Against.Key = a.variable("OPENAI_API_KEY")
-	if f.rounds < 1 || f.passes < 1 || f.inFlight < 1 || f.frontEnds < 1 || f.warm < 0 {
-		return nil, &usageError{errors.New("--rounds, --passes, --in-flight and --front-ends must be at least 1")}
+	if f.rounds < 1 || f.passes < 1 || f.inFlight < 1 || f.warm < 0 {
+		return nil, &usageError{errors.New("--rounds, --passes and --in-flight must be at least 1")}
 	}
 	if f.part != "" {
 		if o.Part, err = bench.ParsePart(f.part); err != nil {

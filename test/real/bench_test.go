@@ -5,101 +5,109 @@ package real
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
-	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-const (
-	benchFiles = 6
-	benchLines = 16
-)
-
-// benchFile makes lines whose answers differ in length as real ones do, which is what makes tails.
-func benchFile(file int) []string {
-	r := rand.New(rand.NewPCG(uint64(file), 7))
-	var lines []string
-	for i := range benchLines {
-		tokens := min(max(8, int(r.ExpFloat64()*40)), 160)
-		lines = append(lines, fmt.Sprintf(`{"custom_id":"%d-%d","prompt":"Write about topic %d of list %d.","max_tokens":%d,"ignore_eos":true,"temperature":0}`, file, i, i, file, tokens))
-	}
-	return lines
-}
-
-// BenchmarkSixFiles puts six small files through a warm stoker, dropped one after another, and through LLM.chat file by
-// file in the same environment, in turns. It reports the means and their ratio.
-func BenchmarkSixFiles(b *testing.B) {
-	dir := b.TempDir()
-	var paths []string
-	for f := range benchFiles {
-		path := filepath.Join(dir, fmt.Sprintf("f%d.jsonl", f))
-		if err := os.WriteFile(path, []byte(strings.Join(benchFile(f), "\n")+"\n"), 0o644); err != nil {
-			b.Fatal(err)
+// TestBench runs every way that stoker is compared with: each loads, and makes exactly the tokens that were asked for. What it
+// costs, too, is told for each.
+func TestBench(t *testing.T) {
+	ways := []string{"stoker", "handlers", "handlers-longest-first", "llm-chat", "llm-chat-files", "run-batch", "serve"}
+	r := runBench(t, "--way", strings.Join(ways, ","))
+	var measured []string
+	for _, s := range r.Series {
+		measured = append(measured, s.Way)
+		if len(s.Rounds) != 1 || s.Rounds[0].Requests != 12 || s.Rounds[0].Failed != 0 {
+			t.Errorf("%s: rounds %+v", s.Way, s.Rounds)
+			continue
 		}
-		paths = append(paths, path)
-	}
-	var stoker, chat float64
-	for range b.N {
-		stoker += timeStoker(b)
-		chat += timeChat(b, paths)
-	}
-	b.ReportMetric(stoker/float64(b.N), "s/stoker")
-	b.ReportMetric(chat/float64(b.N), "s/LLM.chat")
-	b.ReportMetric(chat/stoker, "ratio")
-}
-
-// timeStoker measures from the first drop to the last published batch, settling, syncs and all, with stoker's defaults.
-func timeStoker(b *testing.B) float64 {
-	s := newService(b, "STOKER_INBOX__SETTLE=auto")
-	s.start()
-	s.awaitReady()
-	s.drop("warm-up.jsonl", benchFile(0))
-	s.awaitEnded("warm-up")
-	began := time.Now()
-	for f := range benchFiles {
-		s.drop(fmt.Sprintf("f%d.jsonl", f), benchFile(f))
-	}
-	for f := range benchFiles {
-		s.awaitEnded(fmt.Sprintf("f%d", f))
-	}
-	took := time.Since(began).Seconds()
-	for f := range benchFiles {
-		if n := len(s.results(fmt.Sprintf("f%d.output.jsonl", f))); n != benchLines {
-			b.Fatalf("file %d has %d answers", f, n)
+		round := s.Rounds[0]
+		if round.Tokens != s.Tokens || s.Tokens == 0 {
+			t.Errorf("%s made %d tokens, not %d", s.Way, round.Tokens, s.Tokens)
+		}
+		if round.Seconds <= 0 || s.Loads[0].Seconds <= 0 {
+			t.Errorf("%s took %v s, its load %v s", s.Way, round.Seconds, s.Loads[0].Seconds)
+		}
+		if round.CPU.Front+round.CPU.Engine <= 0 {
+			t.Errorf("%s took no time of a processor", s.Way)
+		}
+		if s.Way == "handlers" && (round.Steps == 0 || len(round.StepMS) == 0) {
+			t.Errorf("the bare loop saw %d steps, of %v", round.Steps, round.StepMS)
 		}
 	}
-	s.stop()
-	return took
+	if !slices.Equal(measured, ways) {
+		t.Errorf("measured %v", measured)
+	}
 }
 
-func timeChat(b *testing.B, paths []string) float64 {
-	out, err := exec.Command(binary, "--config", config, "config", "show", "--json").Output()
-	if err != nil {
-		b.Fatal(err)
+// TestBenchStarts has a script start for each file, and stoker once.
+func TestBenchStarts(t *testing.T) {
+	r := runBench(t, "--scenario", "starts", "--warm-up", "0")
+	starts := map[string]int{}
+	for _, s := range r.Series {
+		starts[s.Way] = len(s.Rounds[0].Starts)
 	}
-	var set struct {
-		Config struct{ Engine struct{ Python string } }
+	if len(starts) != 2 || starts["stoker"] != 1 || starts["llm-chat-files"] != 2 {
+		t.Errorf("starts: %v", starts)
 	}
-	if err := json.Unmarshal(out, &set); err != nil {
-		b.Fatal(err)
+}
+
+// TestTune sweeps over one argument; a value that vLLM refuses costs only itself.
+func TestTune(t *testing.T) {
+	r := runBench(t, "--tune", "--try", "max_num_seqs=0,8", "--warm-up", "0")
+	trials := r.Tuning.Trials
+	if len(trials) != 3 {
+		t.Fatalf("trials: %+v", trials)
 	}
-	python := filepath.Join(set.Config.Engine.Python, "bin", "python")
-	cmd := exec.Command(python, append([]string{"chat_files.py", config}, paths...)...)
+	if trials[0].Failed != "" || trials[1].Failed == "" || trials[2].Failed != "" {
+		t.Errorf("trials: %+v", trials)
+	}
+	if trials[2].Loaded.MaxNumSeqs != 8 {
+		t.Errorf("max_num_seqs = 8 ran %d sequences", trials[2].Loaded.MaxNumSeqs)
+	}
+}
+
+type benchReport struct {
+	Series []struct {
+		Way    string
+		Tokens int64
+		Loads  []struct{ Seconds float64 }
+		Rounds []struct {
+			Seconds                         float64
+			Requests, Failed, Tokens, Steps int64
+			CPU                             struct{ Front, Engine float64 } `json:"cpu_seconds"`
+			StepMS                          map[string]any                  `json:"step_ms"`
+			Starts                          []float64                       `json:"start_seconds"`
+		}
+	}
+	Tuning struct {
+		Trials []struct {
+			Failed string
+			Loaded struct {
+				MaxNumSeqs int `json:"max_num_seqs"`
+			}
+		}
+	}
+}
+
+// runBench runs `stoker bench` over two small files.
+func runBench(t *testing.T, args ...string) (r benchReport) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "bench")
+	cmd := exec.Command(binary, append([]string{
+		"--config", config, "bench", "--dir", dir, "--json", "--requests", "12", "--files", "2", "--mean", "8", "--max", "16", "--rounds", "1", "--passes", "1",
+	}, args...)...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
-	out, err = cmd.Output()
+	out, err := cmd.Output()
 	if err != nil {
-		b.Fatalf("%v\n%s", err, log.String())
+		t.Fatalf("%v\n%s", err, log.String())
 	}
-	var last struct{ Seconds float64 }
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil {
-		b.Fatalf("%v in %s", err, out)
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
 	}
-	return last.Seconds
+	return r
 }

@@ -32,6 +32,7 @@ def main(job_path: str) -> NoReturn:
     try:
         host = importlib.import_module(f".{job['host']}", __package__).start(job)
         say(type="loaded", seconds=time.monotonic() - began, **host.limits())
+        stacks.forget()
         for line in sys.stdin:
             command = json.loads(line)
             say(type="ran", **host.run(command["way"], command["files"]))

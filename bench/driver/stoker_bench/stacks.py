@@ -19,6 +19,7 @@ WRITE_SECONDS = 10.0  # also between: engine processes end by a signal
 
 _ended = threading.Event()
 _thread: threading.Thread | None = None
+_seen: Counter[str] = Counter()
 
 
 def sample_if_wanted(role: str) -> None:
@@ -30,6 +31,11 @@ def sample_if_wanted(role: str) -> None:
         atexit.register(stop)
 
 
+def forget() -> None:
+    """Leave out what was seen so far."""
+    _seen.clear()
+
+
 def stop() -> None:
     """Write what was seen, and end."""
     _ended.set()
@@ -38,15 +44,14 @@ def stop() -> None:
 
 
 def _sample(path: Path) -> None:
-    seen: Counter[str] = Counter()
     thread = threading.main_thread().ident
     written = time.monotonic()
     while not _ended.wait(INTERVAL):
-        seen[_stack(sys._current_frames().get(thread))] += 1
+        _seen[_stack(sys._current_frames().get(thread))] += 1
         if time.monotonic() - written > WRITE_SECONDS:
-            _write(path, seen)
+            _write(path)
             written = time.monotonic()
-    _write(path, seen)
+    _write(path)
 
 
 def _stack(frame: FrameType | None) -> str:
@@ -58,5 +63,5 @@ def _stack(frame: FrameType | None) -> str:
     return ";".join(reversed(names))
 
 
-def _write(path: Path, seen: Counter[str]) -> None:
-    path.write_text("".join(f"{stack} {n}\n" for stack, n in seen.most_common()))
+def _write(path: Path) -> None:
+    path.write_text("".join(f"{stack} {n}\n" for stack, n in _seen.most_common()))
