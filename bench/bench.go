@@ -79,9 +79,14 @@ type runner struct {
 	loads  map[string]load
 	series map[seriesKey]*Series
 	order  []seriesKey
-	lives  int // of processes, which each get a folder
+	lives  int             // of processes, which each get a folder
+	broken map[string]bool // hosts that failed
 
 	makeHost func(name, folder string) (host, error)
+}
+
+func newRunner(o Options) *runner {
+	return &runner{Options: o, loads: map[string]load{}, series: map[seriesKey]*Series{}, broken: map[string]bool{}}
 }
 
 // load is a scenario's files.
@@ -93,7 +98,7 @@ type load struct {
 
 // Run measures. What was measured before an error is in the series, too.
 func Run(ctx context.Context, o Options) ([]*Series, error) {
-	r := &runner{Options: o, loads: map[string]load{}, series: map[seriesKey]*Series{}}
+	r := newRunner(o)
 	r.makeHost = r.newHost
 	return r.all(ctx)
 }
@@ -103,15 +108,18 @@ func (r *runner) all(ctx context.Context) ([]*Series, error) {
 	if err := r.prepare(); err != nil {
 		return nil, err
 	}
-	var err error
-	for pass := 0; pass < r.Passes && err == nil; pass++ {
-		err = r.pass(ctx, pass%2 == 1)
+	var errs []error
+	for pass := 0; pass < r.Passes && ctx.Err() == nil; pass++ {
+		errs = append(errs, r.pass(ctx, pass%2 == 1)...)
 	}
 	var all []*Series
 	for _, key := range r.order {
 		all = append(all, r.series[key])
 	}
-	return all, err
+	if ctx.Err() != nil {
+		return all, ctx.Err()
+	}
+	return all, errors.Join(errs...)
 }
 
 // prepare checks what is asked for and writes the loads.
@@ -197,27 +205,31 @@ func (r *runner) writeLoad(s *Scenario) (load, error) {
 	return l, err
 }
 
-// pass has each way run all its scenarios, hosts one after another.
-func (r *runner) pass(ctx context.Context, reversed bool) error {
+// pass has each way run all its scenarios, hosts one after another. What fails costs itself, and is not tried again.
+func (r *runner) pass(ctx context.Context, reversed bool) (errs []error) {
+	keys := slices.DeleteFunc(slices.Clone(r.order), func(k seriesKey) bool { return !r.series[k].Scenario.Starts })
 	hosts := r.hosts()
 	if reversed {
 		slices.Reverse(hosts)
-	}
-	for _, name := range hosts {
-		if err := r.life(ctx, name, reversed); err != nil {
-			return err
-		}
-	}
-	keys := slices.DeleteFunc(slices.Clone(r.order), func(k seriesKey) bool { return !r.series[k].Scenario.Starts })
-	if reversed {
 		slices.Reverse(keys)
 	}
-	for _, key := range keys {
-		if err := r.starts(ctx, key); err != nil {
-			return err
+	note := func(host string, err error) {
+		if err != nil {
+			r.broken[host] = true
+			errs = append(errs, err)
 		}
 	}
-	return nil
+	for _, name := range hosts {
+		if !r.broken[name] && ctx.Err() == nil {
+			note(name, r.life(ctx, name, reversed))
+		}
+	}
+	for _, key := range keys {
+		if name := ways[key.way].host; !r.broken[name] && ctx.Err() == nil {
+			note(name, r.starts(ctx, key))
+		}
+	}
+	return errs
 }
 
 // hosts lists the hosts of all ways whose starts do not count, in the order of the ways.

@@ -48,7 +48,7 @@ func (f *fakeHost) stop() { *f.told = append(*f.told, f.name+" stop") }
 func trace(t *testing.T, o Options, spoil func(*fakeHost)) (told []string, series []*Series, err error) {
 	t.Helper()
 	o.Dir, o.Say = t.TempDir(), func(string, ...any) {}
-	r := &runner{Options: o, loads: map[string]load{}, series: map[seriesKey]*Series{}}
+	r := newRunner(o)
 	r.makeHost = func(name, _ string) (host, error) {
 		h := &fakeHost{name: name, told: &told, counts: map[string]int64{}}
 		for _, s := range r.Scenarios {
@@ -124,18 +124,31 @@ func TestPart(t *testing.T) {
 	}
 }
 
-// A way that fails requests, or leaves some out, measures nothing; its process ends.
+// A way that fails requests, or leaves some out, measures nothing; its process ends, it is not tried again, and others go on.
 func TestFailures(t *testing.T) {
 	for name, spoil := range map[string]func(*fakeHost){
 		"failed":  func(h *fakeHost) { h.failed = 1 },
 		"missing": func(h *fakeHost) { h.short = true },
 		"broken":  func(h *fakeHost) { h.broken = errors.New("no engine") },
 	} {
-		told, series, err := trace(t, Options{Scenarios: []Scenario{small("a", "stoker", "handlers")}, Rounds: 1, Passes: 1}, spoil)
-		if err == nil || len(series[0].Rounds) != 0 {
-			t.Errorf("%s: %v, with %d rounds", name, err, len(series[0].Rounds))
+		told, series, err := trace(t, Options{Scenarios: []Scenario{small("a", "stoker", "handlers")}, Rounds: 2, Passes: 2}, func(h *fakeHost) {
+			if h.name == "stoker" {
+				spoil(h)
+			}
+		})
+		if err == nil || len(series[0].Rounds) != 0 || len(series[1].Rounds) != 4 {
+			t.Errorf("%s: %v, with %d and %d rounds", name, err, len(series[0].Rounds), len(series[1].Rounds))
 		}
-		if told[len(told)-1] != "stoker stop" {
+		starts, stops := 0, 0
+		for _, what := range told {
+			if what == "stoker start" {
+				starts++
+			}
+			if what == "stoker stop" {
+				stops++
+			}
+		}
+		if starts != 1 || stops != 1 {
 			t.Errorf("%s: told %v", name, told)
 		}
 	}

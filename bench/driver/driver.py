@@ -4,11 +4,11 @@ vLLM's spawned processes run it again as `__mp_main__`: importing the worker's s
 does for the worker, and their stacks are sampled too if that is asked for.
 """
 
-import os
 import sys
+from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path += [os.path.dirname(os.path.abspath(__file__)), sys.argv[1]]  # -I leaves them out
+    sys.path += [str(Path(__file__).resolve().parent), sys.argv[1]]  # -I leaves them out
     from stoker_bench.main import main
 
     main(sys.argv[2])
