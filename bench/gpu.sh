@@ -13,6 +13,7 @@
 #   one-file-1       390   stoker, bare handlers: one file of 1,024; 8 files of 64
 #   one-file-2       370   LLM.chat in one call, and file by file; run-batch as shipped: the same files
 #   one-file-serve   200   vllm serve and an HTTP client: one file of 1,024
+#   one-file-serve-1024    the same with max_num_seqs=1024; as shipped it is less than in LLM and stoker
 #   starts           110   stoker: ten files of 100, with its start
 #   starts-script    390   LLM.chat, a process for each file: half of the ten files (PART=1/2; again with PART=2/2)
 #   large-1          230   stoker: one file of 3,000, as it is and longest answers first
@@ -52,7 +53,8 @@ bench() {
   local name=$1 json=$2; shift 2
   local dir=$WORK/$name-$(date +%s)
   local rc=0
-  "$STOKER" --config "$config" bench --dir "$dir" -o "$WORK/$json" --rounds "${ROUNDS:-2}" --passes 1 "$@" \
+  # A limit that comes before the machine's: what was measured until then is written.
+  timeout "${LIMIT:-560}" "$STOKER" --config "$config" bench --dir "$dir" -o "$WORK/$json" --rounds "${ROUNDS:-2}" --passes 1 "$@" \
     > "$OUT/logs/$name.out" 2> "$OUT/logs/$name.err" || rc=$?
   for log in "$dir"/*/log; do
     [ -e "$log" ] && cp "$log" "$OUT/logs/$name-$(basename "$(dirname "$log")").log"
@@ -81,6 +83,7 @@ for step in "${@:?a step, see the head of this script}"; do
     one-file-1) bench "$step" bench.json --scenario one-file,files --way stoker,handlers ;;
     one-file-2) bench "$step" bench.json --scenario one-file,files --way llm-chat,llm-chat-files,run-batch ;;
     one-file-serve) bench "$step" bench.json --scenario one-file --way serve ;;
+    one-file-serve-1024) bench "$step" bench.json --scenario one-file --way serve --set max_num_seqs=1024 ;;
     starts) ROUNDS=1 bench "$step" bench.json --scenario starts --way stoker --warm-up 0 ;;
     starts-script) ROUNDS=1 bench "$step" bench.json --scenario starts --way llm-chat-files --warm-up 0 --part "${PART:-1/2}" ;;
     large-1) ROUNDS=1 bench "$step" bench.json --scenario large,large-longest-first --way stoker ;;

@@ -115,10 +115,16 @@ func (l Load) prompt(r *rand.Rand, file, i int) string {
 	return string(append(text, '.'))
 }
 
-// short is the same load with short answers, to warm an engine up with: the same prompts and as many at a time.
+// shortRequests is enough to fill any engine.
+const shortRequests = 1280
+
+// short is a like load with short answers, to warm an engine up with: as many requests at a time, for a fraction of the time.
 func (l Load) short(tokens int) Load {
-	l.MeanTokens = min(l.MeanTokens, tokens)
-	l.MaxTokens = min(l.MaxTokens, tokens)
+	l.Requests = min(l.Requests, max(shortRequests, l.Files))
+	l.MeanTokens = min(max(l.MeanTokens/4, minTokens), tokens)
+	if l.MaxTokens > 0 {
+		l.MaxTokens = min(l.MaxTokens, max(2*l.MeanTokens, minTokens))
+	}
 	return l
 }
 

@@ -103,6 +103,22 @@ func TestLengthsAreSkewed(t *testing.T) {
 	}
 }
 
+// What warms up is a load that can be made, of as many requests, or enough of them, and a fraction of the tokens.
+func TestShort(t *testing.T) {
+	for _, s := range Scenarios() {
+		short := s.Load.short(64)
+		if err := short.check(); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+		if a, b := tokens(short.files()), tokens(s.Load.files()); a*3 > b {
+			t.Errorf("%s: %d tokens warm up for %d", s.Name, a, b)
+		}
+		if short.Files != s.Load.Files || short.Requests < min(s.Load.Requests, shortRequests) {
+			t.Errorf("%s warms up with %+v", s.Name, short)
+		}
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	ok := Load{Requests: 4, Files: 2, MeanTokens: 10, MaxTokens: 20, PromptWords: 3}
 	if err := ok.check(); err != nil {
