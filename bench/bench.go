@@ -48,7 +48,10 @@ type Options struct {
 type Against struct{ URL, Model, Key string }
 
 // Part is some of a load's files: the Nth of Of equal parts. The zero Part is all of them.
-type Part struct{ N, Of int }
+type Part struct {
+	N  int `json:"n"`
+	Of int `json:"of"`
+}
 
 // ParsePart reads "1/2".
 func ParsePart(text string) (p Part, err error) {

@@ -69,6 +69,16 @@ bench() {
 profile() {
   local name=$1; shift
   ROUNDS=1 bench "$name" profile.json --scenario one-file --mean 200 --max 400 --stacks "$OUT/stacks/$name" "$@"
+  for file in "$OUT/stacks/$name"/*.txt; do
+    echo "-- $(basename "$file"): samples by innermost function, and by innermost function of vLLM or torch"
+    innermost '' "$file"
+    innermost 'core|llm|model|runner|detok|output|serv|sched|proc|msgpack|serial|sampl' "$file"
+  done
+}
+
+innermost() { # innermost REGEXP FILE: the functions that match and have most samples, of collapsed stacks
+  awk -v want="$1" '{ n = $NF; sub(/ [0-9]+$/, ""); all += n; k = split($0, f, ";"); while (k > 1 && f[k] !~ want) k--; of[f[k]] += n }
+    END { for (name in of) printf "%6.1f %%  %s\n", 100 * of[name] / all, name }' "$2" | sort -rn | sed -n 1,15p
 }
 
 words() { # words FLAG WORD...: FLAG before each word

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -193,11 +196,30 @@ func writeScenario(w io.Writer, series []*Series) error {
 		return err
 	}
 	for _, s := range series {
+		if text := stepText(s.Rounds[len(s.Rounds)-1].StepTime); text != "" {
+			fmt.Fprintf(w, "  steps of %s in the last round: %s\n", s.Way+s.conditions(), text)
+		}
+	}
+	for _, s := range series {
 		if made := s.Rounds[0].Tokens; made != s.Tokens {
 			fmt.Fprintf(w, "  note: %s made %s tokens\n", s.Way, humanize.Comma(made))
 		}
 	}
 	return nil
+}
+
+// stepText says how long a step took, for the largest numbers of running requests.
+func stepText(steps map[string]Step) string {
+	const largest = 3
+	running := each(slices.Collect(maps.Keys(steps)), func(text string) int { n, _ := strconv.Atoi(text); return n })
+	slices.Sort(running)
+	slices.Reverse(running)
+	var parts []string
+	for _, n := range running[:min(largest, len(running))] {
+		step := steps[strconv.Itoa(n)]
+		parts = append(parts, fmt.Sprintf("%.1f ms with %d–%d requests (%d steps)", step.MedianMS, n/2+1, n, step.Steps))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func describe(s *Series) string {

@@ -32,6 +32,7 @@ func someReport(scenario string, rates map[string][]float64) *Report {
 func TestTable(t *testing.T) {
 	r := someReport("one-file", map[string][]float64{"stoker": {1200, 1000, 1500}, "llm-chat": {600, 500}})
 	r.Series[1].Rounds[0].Tokens = 2900
+	r.Series[0].Rounds[2].StepTime = map[string]Step{"8": {9, 1.5}, "16": {4, 2}, "1024": {300, 87.25}, "512": {80, 31}}
 	files := someReport("files", map[string][]float64{"stoker": {100}})
 	files.Series[0].Part = Part{1, 2}
 	if err := r.Join(files); err != nil {
