@@ -418,6 +418,7 @@ func (r *runner) newDaemon(folder string, byRename bool) (host, error) {
 	if err != nil {
 		return nil, err
 	}
+	env = append(env, "STOKER_RUN__DRAIN=1s") // what is in flight when it is stopped is nobody's
 	if byRename {
 		env = append(env, "STOKER_INBOX__READY=rename")
 	}

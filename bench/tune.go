@@ -106,6 +106,10 @@ func (t *Tuning) sweep(ctx context.Context, args map[string]any, candidates []Ca
 	if first.Failed != "" {
 		return &engine.PermanentError{Message: "with the arguments in effect: " + first.Failed}
 	}
+	if n := first.Loaded.MaxNumSeqs; n > 0 { // vLLM's default, if none is configured
+		args = maps.Clone(args)
+		args["max_num_seqs"] = n
+	}
 	best := first
 	for _, c := range candidates {
 		base := t.Best

@@ -30,11 +30,11 @@ func TestTune(t *testing.T) {
 	var tried []string
 	tuning := newTuning(small("a"))
 	err := tuning.sweep(t.Context(), map[string]any{"graphs": 128}, []Candidate{
-		{"max_num_seqs", []any{256, 512, 1024}}, {"graphs", []any{128, 512}}, {"late", []any{true}},
+		{"max_num_seqs", []any{256, 512, 1000, 1024}}, {"graphs", []any{128, 512}}, {"late", []any{true}},
 	}, func(_ context.Context, settings map[string]any) Trial {
 		tried = append(tried, name(settings))
 		r, err := rate(settings)
-		trial := Trial{Settings: settings, Rate: r}
+		trial := Trial{Settings: settings, Rate: r, Loaded: Loaded{MaxNumSeqs: 1000}}
 		if err != nil {
 			trial.Failed = err.Error()
 		}
