@@ -107,8 +107,9 @@ func (t *Tuning) sweep(ctx context.Context, args map[string]any, candidates []Ca
 		return &engine.PermanentError{Message: "with the arguments in effect: " + first.Failed}
 	}
 	if n := first.Loaded.MaxNumSeqs; n > 0 { // vLLM's default, if none is configured
-		args = maps.Clone(args)
-		args["max_num_seqs"] = n
+		inEffect := map[string]any{"max_num_seqs": n}
+		maps.Copy(inEffect, args)
+		args = inEffect
 	}
 	best := first
 	for _, c := range candidates {

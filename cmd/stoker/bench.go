@@ -181,7 +181,7 @@ func (a *app) benchOptions(ctx context.Context, loaded *config.Loaded, f *benchF
 		if loaded.File != "" {
 			cmd.Args = append(cmd.Args, "--config", loaded.File)
 		}
-		cmd.Env = env
+		cmd.Env = slices.Clone(env)
 		return cmd
 	}
 	o.Socket = func(root string) (string, error) {
