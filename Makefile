@@ -95,7 +95,7 @@ test-worker: engine pytools ## the Python worker, its parts and on real vLLM
 
 .PHONY: test-real
 test-real: engine ## the binary on real vLLM: every kind of request, kills, engines that cannot run
-	$(call quietly,STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -count 1 -v -timeout 30m ./test/real,test-real.log)
+	$(call quietly,STOKER_TEST_CONFIG=$(abspath $(CONFIG)) go test -tags real -count 1 -v -timeout 60m ./test/real,test-real.log)
 	@grep -E '^ok|_test.go:' $(BUILD)/test-real.log
 
 .PHONY: bench
