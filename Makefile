@@ -58,11 +58,15 @@ test-go: ## Go tests with the race detector, but for the suites of torture
 	$(call quietly,go test -race -v -timeout 30m $(shell go list ./... | grep -vE '^stoker/test/(e2e|kill|storage|torture)'),test-go.log)
 	@grep -E '^ok' $(BUILD)/test-go.log
 
+# The suites of torture. `make test` adds the virtual machine (vm), and stoker beside vLLM's own ways (bench).
+ONLY ?= ^(sim|sim-planted|e2e|kill|crashdisk|storage|real)$$
+test: ONLY = .
+
 .PHONY: torture
-torture: test-tools packages $(if $(MUTANT),,engine) ## all that breaks stoker, as one table; MUTANT=NAME plants a bug, ONLY=REGEXP picks suites
+torture: test-tools $(if $(MUTANT),,engine) ## all that breaks stoker, as one table; MUTANT=NAME plants a bug, ONLY=REGEXP picks suites
 	@rm -rf $(BUILD)/torture
-	@test/vm/tools.sh
-	@STOKER_TEST_CONFIG=$(abspath $(CONFIG)) STOKER_DEB=$(DEB) go run ./test/torture $(if $(MUTANT),-mutant $(MUTANT)) $(if $(ONLY),-only '$(ONLY)') -logs $(BUILD)/torture
+	@if echo vm | grep -qE '$(ONLY)'; then $(MAKE) --no-print-directory packages && test/vm/tools.sh; fi
+	@STOKER_TEST_CONFIG=$(abspath $(CONFIG)) STOKER_DEB=$(DEB) go run ./test/torture $(if $(MUTANT),-mutant $(MUTANT)) -only '$(ONLY)' -logs $(BUILD)/torture
 
 .PHONY: test-tools
 test-tools:

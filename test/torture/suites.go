@@ -22,8 +22,9 @@ var suites = []suite{
 	{name: "e2e", args: []string{"./test/e2e"}},
 	{name: "kill", args: []string{"-parallel", "4", "./test/kill"}},
 	{name: "crashdisk", args: []string{"-tags", "disk", "./test/crashdisk/..."}, env: []string{"CRASHDISK_POINTS=2000"}},
+	{name: "bench", args: []string{"-tags", "real", "-run", "^(TestBench|TestBenchStarts|TestTune)$", "./test/real"}},
 	{name: "storage", args: []string{"./test/storage"}, lane: idle},
-	{name: "real", args: []string{"-tags", "real", "./test/real"}, lane: idle},
+	{name: "real", args: []string{"-tags", "real", "-skip", "^(TestBench|TestBenchStarts|TestTune)$", "./test/real"}, lane: idle},
 	{name: "vm", args: []string{"-tags", "vm", "-parallel", "2", "./test/vm"}, lane: idle},
 }
 
