@@ -14,7 +14,9 @@ import (
 // How long a sync or a read takes is told while it is under way, whatever else comes back meanwhile.
 func TestWaiting(t *testing.T) {
 	t.Run("sync", func(t *testing.T) { testWaiting(t, faultfs.Sync, func(f durable.File) { f.Sync() }) })
-	t.Run("read", func(t *testing.T) { testWaiting(t, faultfs.Read, func(f durable.File) { f.ReadAt(make([]byte, 1), 0) }) })
+	t.Run("read", func(t *testing.T) {
+		testWaiting(t, faultfs.Read, func(f durable.File) { f.ReadAt(make([]byte, 1), 0) })
+	})
 }
 
 func testWaiting(t *testing.T, slow faultfs.Op, do func(durable.File)) {
