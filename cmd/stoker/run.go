@@ -33,11 +33,12 @@ the log and by status. SIGUSR1 logs a line with the progress.`,
 			if err != nil {
 				return err
 			}
+			same := *a
 			if loaded.File != "" {
-				a.configPath = loaded.File // a reload must not find another one while an editor replaces this
+				same.configPath = loaded.File // a reload must not find another one while an editor replaces this
 			}
 			return a.runDaemon(cmd.Context(), loaded, func() (*config.Config, error) {
-				again, err := a.loadConfig(overrides)
+				again, err := same.loadConfig(overrides)
 				if err == nil {
 					err = again.CheckRunnable()
 				}
