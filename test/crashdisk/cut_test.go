@@ -21,18 +21,6 @@ const (
 	replayVar = "CRASHDISK_REPLAY"
 )
 
-func cuts(t *testing.T) int {
-	s := os.Getenv(pointsVar)
-	if s == "" {
-		return 200
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // TestPowerCuts cuts the power at random moments of a daemon's life. What it said was durable must be there after
 // recovery, whatever part of the rest is.
 func TestPowerCuts(t *testing.T) {
@@ -52,7 +40,7 @@ func TestPowerCuts(t *testing.T) {
 		{"btrfs", oneDisk, .1, 1},
 	} {
 		t.Run(fmt.Sprintf("%s-%d", on.kind, len(on.layout)), func(t *testing.T) {
-			cutPower(t, kinds[on.kind], on.layout, on.lives, int(on.share*float64(cuts(t)))/on.lives)
+			cutPower(t, kinds[on.kind], on.layout, on.lives, int(on.share*float64(rig.Number(t, pointsVar, 200)))/on.lives)
 		})
 	}
 }

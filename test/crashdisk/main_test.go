@@ -35,7 +35,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := errors.Join(needed(), disk.Isolate()); err != nil {
 		return 0, err
 	}
-	if err := sweep(); err != nil {
+	if err := rig.Sweep(prefix); err != nil {
 		return 0, err
 	}
 	if place, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", prefix, os.Getpid())); err != nil {
@@ -75,24 +75,3 @@ func needed() error {
 
 // prefix begins the name of a run's folder; the process's number follows.
 const prefix = "stoker-crashdisk-"
-
-// sweep removes the folders of runs that were killed. Their mounts and devices went with them.
-func sweep() error {
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"[0-9]*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		var pid int
-		if _, err := fmt.Sscanf(filepath.Base(dir), prefix+"%d-", &pid); err != nil {
-			continue
-		}
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
-			continue
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("sweep what a former run left: %w", err)
-		}
-	}
-	return nil
-}

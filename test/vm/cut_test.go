@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,18 +17,6 @@ import (
 
 // cutsVar names the environment variable with the number of power cuts.
 const cutsVar = "STOKER_VM_CUTS"
-
-func cuts(t *testing.T) int {
-	s := os.Getenv(cutsVar)
-	if s == "" {
-		return 12
-	}
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
 
 // What stoker says on the console.
 const (
@@ -47,7 +33,7 @@ func TestPowerCuts(t *testing.T) {
 	began := time.Now()
 	chance := rig.Random(t)
 	c := &cutting{g: newGuest(t, installed.root(t)), chance: chance}
-	err := c.lives(cuts(t))
+	err := c.lives(rig.Number(t, cutsVar, 12))
 	if err == nil {
 		err = c.end()
 	}

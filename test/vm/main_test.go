@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"stoker/test/crashdisk/disk"
+	"stoker/test/rig"
 	"stoker/test/vm/machine"
 )
 
@@ -52,7 +53,7 @@ func run(m *testing.M) (code int, err error) {
 	if shop.image, err = image(); err != nil {
 		return 0, err
 	}
-	if err := sweep(); err != nil {
+	if err := rig.Sweep(prefix); err != nil {
 		return 0, err
 	}
 	if shop.place, err = os.MkdirTemp("", fmt.Sprintf("%s%d-", prefix, os.Getpid())); err != nil {
@@ -76,27 +77,6 @@ func run(m *testing.M) (code int, err error) {
 
 // prefix begins the name of a run's folder; the process's number follows.
 const prefix = "stoker-vm-"
-
-// sweep removes the folders of runs that were killed.
-func sweep() error {
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
-		var pid int
-		if _, err := fmt.Sscanf(filepath.Base(dir), prefix+"%d-", &pid); err != nil {
-			continue
-		}
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
-			continue
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("sweep what a former run left: %w", err)
-		}
-	}
-	return nil
-}
 
 // image returns the folder with the machine's kernel and root disk. It is built when there is none of its recipe.
 func image() (string, error) {
