@@ -184,7 +184,7 @@ func (c *cutting) resolve() error {
 		return nil
 	}
 	stem := c.maybe.Name[:len(c.maybe.Name)-len(".jsonl")]
-	found, err := c.g.try("rm -f %s/.incoming.tmp; find /srv/stoker -name '%s.*'", local.inbox, stem)
+	found, err := c.g.try("rm -f %s/.incoming.tmp; find /srv/stoker -ignore_readdir_race -name '%s.*'", local.inbox, stem)
 	if err != nil {
 		return err
 	}

@@ -241,7 +241,7 @@ func (g *guest) said() string {
 func (g *guest) awaitIdle(f folders) error {
 	const enough = 8 // seconds, and at a start nothing is known yet
 	for bored, end := 0, time.Now().Add(patience); ; time.Sleep(time.Second) {
-		left, err := g.try("find %s -iname '*.jsonl*' -o -name 'batch_*'", f.inbox)
+		left, err := g.try("find %s -ignore_readdir_race -iname '*.jsonl*' -o -name 'batch_*' || echo something that went away", f.inbox)
 		switch {
 		case err != nil:
 			return err

@@ -99,13 +99,14 @@ func killWorker(g *guest) error {
 }
 
 // exhaustWorker leaves the service, for a moment, a little less memory than it cannot do without: the kernel ends the worker,
-// for it may not end the main process.
+// for it may not end the main process. The moment ends with the kill, for the main process, too, has no room for what it
+// reads, and must not be so slow that the watchdog ends it.
 func exhaustWorker(g *guest) error {
 	err := g.survived(`cd /sys/fs/cgroup/system.slice/stoker.service
 		echo -1000 > /proc/$main/oom_score_adj
 		echo 1G > memory.reclaim || true # all that can be read again from disks
 		echo $(($(cat memory.current) - $(awk '/^RssAnon/ {print $2}' /proc/$worker/status) * 1024 / 2)) > memory.max || true
-		for ((i = 0; i < 1000; i++)); do [ -e /proc/$worker ] || break; sleep .02; done
+		for ((i = 0; i < 1000; i++)); do grep -q '^oom_kill [1-9]' memory.events && break; sleep .02; done
 		echo max > memory.max
 		echo 0 > /proc/$main/oom_score_adj`)
 	if err != nil {
