@@ -119,8 +119,9 @@ type flight struct {
 	seq    uint32
 	req    batchfile.Request // with bytes of its own
 	size   int
-	deaths int // of the engine while it held this request
-	alone  int // of these, with nothing else in flight
+	deaths int  // of the engine while it held this request
+	alone  int  // of these, with nothing else in flight
+	again  bool // the engine died of it, or beside it, since it was last submitted
 }
 
 // New returns a dispatcher; Run starts it.

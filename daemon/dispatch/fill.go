@@ -158,9 +158,21 @@ func (d *Dispatcher) submit(f *flight, out *[]engine.Request) {
 	d.flights[d.nextKey] = f
 	d.flightBytes += f.size
 	f.run.inFlight++
+	if f.again {
+		d.countAgain(f)
+	}
 	*out = append(*out, engine.Request{
 		Key: d.nextKey, URL: f.req.URL, Simple: f.req.Form == batchfile.Simple, Body: f.req.Body, Line: f.req.Line, Defaults: f.run.defaults,
 	})
+}
+
+// countAgain counts a request that runs again after a death of the engine. Until it does, it is one that a crash of stoker
+// would make run again, and is counted then.
+func (d *Dispatcher) countAgain(f *flight) {
+	f.again = false
+	d.totals.Redone++
+	f.run.batch.Progress().Redone++
+	f.run.dirty = true
 }
 
 // land takes a request out of flight. It returns nil for a key that is not in flight: answers come at least once.

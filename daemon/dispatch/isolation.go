@@ -100,8 +100,7 @@ func (d *Dispatcher) blame(f *flight, alone bool) error {
 	if alone {
 		f.alone++
 	}
-	d.totals.Redone++
-	f.run.batch.Progress().Redone++
+	f.again = true
 	f.run.dirty = true
 	_, err := f.run.batch.Append(store.Frame{Kind: store.KindSuspect, Seq: f.seq, Status: uint16(min(f.deaths, 1<<15))})
 	return d.patient(err)
