@@ -139,7 +139,26 @@ def check_parser(argument: str, name: str, names: list[str]) -> None:
 
 def configure(args: Any) -> Any:
     """The VllmConfig for parsed arguments: resolves the model, and so may ask the hub for it."""
+    chosen = [args.max_cudagraph_capture_size, args.cudagraph_capture_sizes]
+    chosen += [args.compilation_config.max_cudagraph_capture_size, args.compilation_config.cudagraph_capture_sizes]
+    config = engine_config(args)
+    if all(c is None for c in chosen) and graphs_end_early(config):
+        args.max_cudagraph_capture_size = config.scheduler_config.max_num_seqs
+        config = engine_config(args)
+    return config
+
+
+def engine_config(args: Any) -> Any:
+    """The VllmConfig as vLLM makes it of parsed arguments."""
     return AsyncEngineArgs.from_cli_args(args).create_engine_config(USAGE)
+
+
+def graphs_end_early(config: Any) -> bool:
+    """Whether full batches run without CUDA graphs, which vLLM by default has for at most 512 requests. The processor then
+    launches kernels one by one, and takes longer over it than an H100 over the kernels (docs/benchmarks.md)."""
+    end = config.compilation_config.max_cudagraph_capture_size
+    scheduler = config.scheduler_config
+    return bool(end) and end < scheduler.max_num_seqs <= scheduler.max_num_batched_tokens and config.num_speculative_tokens == 0
 
 
 def stat_logger(counters: Counters) -> Callable[..., StatLoggerBase]:

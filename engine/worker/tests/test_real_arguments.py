@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,3 +89,47 @@ def test_no_hub(vllm, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     fatal = refusal(vllm, "nobody/nothing")
     assert fatal.cause == "model_not_found"
+
+
+def config(graphs: int | None, *, sequences: int = 1024, tokens: int = 16384, speculative: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        compilation_config=SimpleNamespace(max_cudagraph_capture_size=graphs),
+        scheduler_config=SimpleNamespace(max_num_seqs=sequences, max_num_batched_tokens=tokens),
+        num_speculative_tokens=speculative,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [
+        (config(512), True),
+        (config(512, sequences=512), False),
+        (config(None), False),  # a CPU
+        (config(0), False),  # enforce_eager
+        (config(512, tokens=768), False),  # a step never has as many
+        (config(512, speculative=3), False),  # several tokens a request
+    ],
+)
+def test_graphs_end_early(vllm, given, want):
+    assert vllm.graphs_end_early(given) is want
+
+
+def test_graphs_are_extended_unless_chosen(vllm, model, monkeypatch):
+    made = []
+
+    def engine_config(args):
+        made.append(args.max_cudagraph_capture_size)
+        return config(args.max_cudagraph_capture_size or 512)
+
+    monkeypatch.setattr(vllm, "engine_config", engine_config)
+    for args, want in [
+        ({}, [None, 1024]),
+        ({"max_cudagraph_capture_size": 256}, [256]),
+        ({"cudagraph_capture_sizes": [1, 2]}, [None]),
+        ({"compilation_config": {"max_cudagraph_capture_size": 256}}, [None]),
+        ({"compilation_config": {"cudagraph_capture_sizes": [1, 2]}}, [None]),
+        ({"compilation_config": {"mode": 0}}, [None, 1024]),
+    ]:
+        made.clear()
+        vllm.configure(engine.parse(vllm, {"model": model, **args}))
+        assert made == want, args
