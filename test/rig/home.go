@@ -424,6 +424,7 @@ type Status struct {
 			State, Reason string
 		}
 		Foreign []struct{ Claims int }
+		Archive struct{ Waiting int }
 	}
 	Outbox  struct{ Queue int }
 	Storage []Storage
@@ -458,7 +459,12 @@ func (h *Home) AwaitState(state string, n int) (reason string) {
 
 func (h *Home) saysIdle() bool {
 	s, code := Report[Status](h, "status")
-	return code == 0 && len(s.Dispatch.Running)+len(s.Dispatch.Waiting)+len(s.Inbox.Waiting)+s.Outbox.Queue == 0
+	return code == 0 && s.Idle()
+}
+
+// Idle reports whether stoker says that it has nothing to do.
+func (s *Status) Idle() bool {
+	return len(s.Dispatch.Running)+len(s.Dispatch.Waiting)+len(s.Inbox.Waiting)+s.Inbox.Archive.Waiting+s.Outbox.Queue == 0
 }
 
 // Glob finds files that must be possible to look for.

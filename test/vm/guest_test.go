@@ -260,7 +260,7 @@ func (g *guest) awaitIdle(f folders) error {
 
 func (g *guest) saysIdle() bool {
 	s, err := g.status()
-	return err == nil && len(s.Dispatch.Running)+len(s.Dispatch.Waiting)+len(s.Inbox.Waiting)+s.Outbox.Queue == 0
+	return err == nil && s.Idle()
 }
 
 // verify is `stoker verify`, which must find nothing: not even what it notes, unless stoker runs and is not done.
