@@ -30,7 +30,7 @@ import (
 // Options are what a Daemon needs.
 type Options struct {
 	Config      *config.Config // as of the start
-	ConfigDir   string         // folder of the configuration file, "" if there is none
+	ConfigFile  string         // that was read, "" if there is none
 	Root        string         // --root, "" if it was not given
 	Version     string
 	Executable  string   // stoker's own binary, which is the echo worker too

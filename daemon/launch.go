@@ -67,8 +67,12 @@ func FindPython(ctx context.Context, o *Options) (pyenv.Interpreter, error) {
 	if err != nil {
 		return pyenv.Interpreter{}, err
 	}
+	dir := ""
+	if o.ConfigFile != "" {
+		dir = filepath.Dir(o.ConfigFile)
+	}
 	return pyenv.FindPython(ctx, pyenv.Search{
-		Configured: o.Config.Engine.Python, ConfigDir: o.ConfigDir, SetupVenv: places.Venv, Environ: o.Environ, Interactive: o.Interactive,
+		Configured: o.Config.Engine.Python, ConfigDir: dir, SetupVenv: places.Venv, Environ: o.Environ, Interactive: o.Interactive,
 	})
 }
 

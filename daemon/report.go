@@ -29,9 +29,17 @@ func (d *Daemon) Status() (*api.Status, error) {
 	e, feed, in, out := d.engine.Status(), d.line.Dispatch.Snapshot(), d.line.Inbox.Status(), d.line.Outbox.Status()
 	return &api.Status{
 		SchemaVersion: api.SchemaVersion, Running: true, Version: d.o.Version, PID: os.Getpid(), Instance: d.store.Instance(),
-		StartedAt: d.started, Draining: d.draining.Load() != nil, Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out,
+		StartedAt: d.started, Draining: d.draining.Load() != nil, Settings: d.settings(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out,
 		Storage: d.storage(&feed, &in, &out), Batches: countStates(records), BadRecords: bad, Reload: d.reload.Load(),
 	}, nil
+}
+
+func (d *Daemon) settings() *api.Settings {
+	c := d.config.Load()
+	return &api.Settings{
+		ConfigFile: d.o.ConfigFile, Inbox: c.Paths.Inbox, Outbox: c.Paths.Outbox, Archive: c.Paths.Archive, State: c.Paths.State,
+		Ready: string(c.Inbox.Ready), Duplicates: string(c.Inbox.Duplicates), MaxLine: int64(c.Inbox.MaxLine), RequireMount: c.Inbox.RequireMount,
+	}
 }
 
 func countStates(records []*store.Record) map[store.State]int {

@@ -197,7 +197,7 @@ func (a *app) benchOptions(ctx context.Context, loaded *config.Loaded, f *benchF
 
 // benchLaunch has the drivers run as the worker would.
 func (a *app) benchLaunch(ctx context.Context, loaded *config.Loaded, f *benchFlags, o *bench.Options) (pyenv.Interpreter, error) {
-	d := daemon.Options{Config: &loaded.Config, ConfigDir: configDir(loaded), Root: a.root, Environ: a.environ, Interactive: isTerminal(a.stderr)}
+	d := daemon.Options{Config: &loaded.Config, ConfigFile: loaded.File, Root: a.root, Environ: a.environ, Interactive: isTerminal(a.stderr)}
 	python, err := daemon.FindPython(ctx, &d)
 	if err != nil {
 		return python, err

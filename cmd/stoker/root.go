@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -126,16 +125,13 @@ func (a *app) noteBegin(c *cobra.Command) {
 	}
 }
 
-// loadConfig reads the configuration; overrides are what flags of the command set, by key.
-func (a *app) loadConfig(overrides map[string]string) (*config.Loaded, error) {
-	return config.Load(config.Options{Path: a.configPath, Root: a.root, Environ: a.environ, Overrides: overrides})
+func (a *app) configOptions(overrides map[string]string) config.Options {
+	return config.Options{Path: a.configPath, Root: a.root, Environ: a.environ, Overrides: overrides}
 }
 
-func configDir(l *config.Loaded) string {
-	if l.File == "" {
-		return ""
-	}
-	return filepath.Dir(l.File)
+// loadConfig reads the configuration; overrides are what flags of the command set, by key.
+func (a *app) loadConfig(overrides map[string]string) (*config.Loaded, error) {
+	return config.Load(a.configOptions(overrides))
 }
 
 // fail prints an error with its hint and returns the exit code.

@@ -79,7 +79,7 @@ func (a *app) newDaemon(loaded *config.Loaded, notifier func(zerolog.Logger) *sy
 	}
 	signal.Ignore(syscall.SIGPIPE) // whoever read the log may go; the batches must not
 	d, err := daemon.New(daemon.Options{
-		Config: &loaded.Config, ConfigDir: configDir(loaded), Root: a.root, Version: version(), Executable: executable,
+		Config: &loaded.Config, ConfigFile: loaded.File, Root: a.root, Version: version(), Executable: executable,
 		Environ: systemd.WithoutOurs(a.environ), Interactive: isTerminal(a.stderr), Logger: log, SetLogLevel: level.set, Systemd: notifier(log),
 	})
 	return d, log, err

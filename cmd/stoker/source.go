@@ -25,14 +25,12 @@ type source interface {
 
 // withSource calls f with the daemon if it answers, else with the state as it lies on the disk.
 func (a *app) withSource(ctx context.Context, f func(source, *config.Loaded) error) error {
-	loaded, err := a.loadConfig(nil)
-	if err != nil {
-		return err
-	}
-	daemon := client.New(loaded.SocketPath())
-	_, err = daemon.Status(ctx)
+	daemon, loaded, err := a.reach(ctx)
 	if err == nil {
 		return f(daemon, loaded)
+	}
+	if loaded == nil {
+		return err
 	}
 	forbidden := errors.Is(err, os.ErrPermission)
 	if !errors.Is(err, client.ErrNotRunning) && !forbidden {
@@ -43,10 +41,11 @@ func (a *app) withSource(ctx context.Context, f func(source, *config.Loaded) err
 	case errors.Is(err, store.ErrNoState):
 		return f(noState{}, loaded)
 	case errors.Is(err, store.ErrInUse): // a daemon that was still starting answers by now
-		if _, again := daemon.Status(ctx); again == nil {
+		if daemon, loaded, again := a.reach(ctx); again == nil {
 			return f(daemon, loaded)
 		}
-		return err
+		return &exitError{code: exitInUse, err: err,
+			hint: fmt.Sprintf("does another stoker run, or did this one start when api.socket was another? None answers on %s", loaded.SocketPath())}
 	case errors.Is(err, os.ErrPermission):
 		return a.notAllowed(loaded, forbidden)
 	case err != nil:

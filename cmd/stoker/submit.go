@@ -42,9 +42,9 @@ some lines failed.`,
 }
 
 func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
-	loaded, err := a.loadConfig(nil)
-	if err != nil {
-		return err
+	c, loaded, unanswered := a.reach(ctx)
+	if loaded == nil {
+		return unanswered
 	}
 	drops, err := planDrops(paths, &loaded.Config, f)
 	if err != nil {
@@ -56,10 +56,9 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 	if err := checkFiles(paths); err != nil { // all or none, as far as that can be known before
 		return fmt.Errorf("submit: %w", err)
 	}
-	c := client.New(loaded.SocketPath())
-	if _, err := c.Status(ctx); errors.Is(err, client.ErrNotRunning) {
+	if errors.Is(unanswered, client.ErrNotRunning) {
 		if f.wait {
-			return err
+			return unanswered
 		}
 		fmt.Fprintln(a.stderr, "stoker: note: the daemon is not running; the files wait in the inbox until it does")
 	}

@@ -34,6 +34,7 @@ type Status struct {
 	Instance      string              `json:"instance,omitzero"`
 	StartedAt     time.Time           `json:"started_at,omitzero"`
 	Draining      bool                `json:"draining"`
+	Settings      *Settings           `json:"settings,omitzero"`
 	Engine        *engine.Status      `json:"engine,omitzero"`
 	Dispatch      *dispatch.Snapshot  `json:"dispatch,omitzero"`
 	Inbox         *inbox.Status       `json:"inbox,omitzero"`
@@ -42,6 +43,19 @@ type Status struct {
 	Batches       map[store.State]int `json:"batches"`
 	BadRecords    []store.BadRecord   `json:"bad_records,omitzero"` // of batches that wait for a rebuild of the state
 	Reload        *Reload             `json:"reload,omitzero"`      // the last one
+}
+
+// Settings are those in effect that commands heed: what the file says may have changed since, or be wrong.
+type Settings struct {
+	ConfigFile   string `json:"config_file"` // that was read, "" if there was none
+	Inbox        string `json:"inbox"`
+	Outbox       string `json:"outbox"`
+	Archive      string `json:"archive"`
+	State        string `json:"state"`
+	Ready        string `json:"ready"`
+	Duplicates   string `json:"duplicates"`
+	MaxLine      int64  `json:"max_line_bytes"`
+	RequireMount bool   `json:"require_mount"`
 }
 
 // Reload is what reading the configuration again came to.

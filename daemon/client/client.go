@@ -62,16 +62,13 @@ func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 		return nil, err
 	}
 	resp, err := c.http.Do(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("ask %s: %w", c.socket, ErrNotRunning)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the daemon: %w", err)
+		return nil, c.unanswered(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("ask the daemon: %w", err)
+		return nil, c.unanswered(err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, failure(resp.StatusCode, body)
@@ -81,6 +78,20 @@ func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
 		return nil, fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return v, nil
+}
+
+// unanswered says why there is no answer, without the address that only this package knows.
+func (c *Client) unanswered(err error) error {
+	if asked, ok := errors.AsType[*url.Error](err); ok {
+		err = asked.Err
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("ask %s: %w", c.socket, ErrNotRunning)
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("ask %s: it ended before it had answered: %w", c.socket, ErrNotRunning)
+	}
+	return fmt.Errorf("ask the daemon: %w", err)
 }
 
 func failure(code int, body []byte) error {

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"io/fs"
 	"maps"
@@ -46,6 +48,16 @@ func (l *Loaded) Origin(key string) Origin {
 //
 // Errors are *Error or, for several at once, Errors; both match ErrInvalid.
 func Load(o Options) (*Loaded, error) {
+	l, err := Salvage(o)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Salvage is Load for those who can do with less: beside the error it returns what is right, with the defaults in place of
+// what is not. It is nil if that cannot be had either.
+func Salvage(o Options) (*Loaded, error) {
 	env := parseEnviron(o.Environ)
 	if o.Root != "" {
 		root, err := filepath.Abs(o.Root)
@@ -55,46 +67,72 @@ func Load(o Options) (*Loaded, error) {
 		o.Root = root
 	}
 	file, document, err := readFile(o, env)
-	if err != nil {
-		return nil, err
-	}
-	return load(file, document, o, env)
+	l, wrong := load(file, document, o, env)
+	return l, cmp.Or(err, wrong)
 }
 
-// load is Load once the file has been read; file is "" if there is none.
+// load is Salvage once the file has been read; file is "" if there is none.
 func load(file string, document []byte, o Options, env map[string]string) (*Loaded, error) {
 	l := &Loaded{Config: Default(), File: file, origins: make(map[string]Origin)}
 	b := binder{origins: l.origins}
-	if err := b.file(&l.Config, file, document); err != nil {
-		return nil, err
-	}
+	err := b.file(&l.Config, file, document)
 	b.environment(&l.Config, env)
 	b.overrides(&l.Config, o.Overrides)
 
-	p, err := newPathResolver(l, env)
-	if err != nil {
-		return nil, err
+	p, pathErr := newPathResolver(l, env)
+	if pathErr != nil {
+		return nil, pathErr
 	}
 	p.resolve()
 	if o.Root != "" {
 		l.useRoot(o.Root, env["XDG_RUNTIME_DIR"])
 	}
+	if err != nil {
+		return l, err
+	}
 	c := checks{loaded: l, errs: append(b.errs, p.errs...)}
 	c.run()
-	if err := c.errs.err(); err != nil {
-		return nil, err
-	}
-	return l, nil
+	return l, c.errs.err()
 }
 
-// file binds the document. Only a document that is not TOML is an error at once.
+// file binds the document. If it is not TOML that is the only error, and the lines without a mistake are bound.
 func (b *binder) file(c *Config, file string, document []byte) error {
 	var tree map[string]any
-	if err := toml.Unmarshal(document, &tree); err != nil {
-		return syntaxError(file, err)
+	err := toml.Unmarshal(document, &tree)
+	if err != nil {
+		tree, document = withoutMistakes(document)
 	}
 	b.bind(reflect.ValueOf(c).Elem(), nil, tree, fileSource(file, document))
+	if err != nil {
+		return syntaxError(file, err)
+	}
 	return nil
+}
+
+// maxMistakes bounds the lines that are left out of a document.
+const maxMistakes = 20
+
+// withoutMistakes empties lines of a document until the rest is TOML. That is nothing if a mistake is in no line of its own.
+func withoutMistakes(document []byte) (map[string]any, []byte) {
+	lines := bytes.SplitAfter(document, []byte("\n"))
+	for range maxMistakes {
+		var tree map[string]any
+		rest := bytes.Join(lines, nil)
+		err := toml.Unmarshal(rest, &tree)
+		if err == nil {
+			return tree, rest
+		}
+		d, ok := errors.AsType[*toml.DecodeError](err)
+		if !ok {
+			break
+		}
+		row, _ := d.Position()
+		if row > len(lines) || len(bytes.TrimSpace(lines[row-1])) == 0 {
+			break
+		}
+		lines[row-1] = []byte("\n")
+	}
+	return map[string]any{}, nil
 }
 
 func syntaxError(file string, err error) *Error {
@@ -105,7 +143,7 @@ func syntaxError(file string, err error) *Error {
 	return e
 }
 
-// readFile finds the file and reads it; its name is "" if there is none.
+// readFile finds the file and reads it; its name is "" if there is none. An error comes with the name.
 func readFile(o Options, env map[string]string) (file string, document []byte, err error) {
 	switch {
 	case o.Path != "":
@@ -119,7 +157,7 @@ func readFile(o Options, env map[string]string) (file string, document []byte, e
 		case err == nil:
 			return candidate, document, nil
 		case !errors.Is(err, fs.ErrNotExist):
-			return "", nil, unreadable(candidate, err, "")
+			return candidate, nil, unreadable(candidate, err, "")
 		}
 	}
 	return "", nil, nil
@@ -132,7 +170,7 @@ func readNamed(path, by string) (string, []byte, error) {
 	}
 	document, err := os.ReadFile(file)
 	if err != nil {
-		return "", nil, unreadable(file, err, by)
+		return file, nil, unreadable(file, err, by)
 	}
 	return file, document, nil
 }

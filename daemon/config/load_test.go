@@ -310,3 +310,33 @@ func checkErrors(t *testing.T, err error, variable string) {
 		}
 	}
 }
+
+func TestSalvageKeepsWhatIsRight(t *testing.T) {
+	for document, want := range map[string]Config{
+		"[api]\nsocket = \"/a.sock\"\n[inbox]\nready = \"never\"\nmax_line = \"1KiB\"\n":                {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadySettle, MaxLine: 1024}},
+		"[engine\nmodel = \"x\n[api]\nsocket = \"/a.sock\"\n[api]\n[inbox]\nready = \"rename\"\n":       {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadyRename, MaxLine: DefaultMaxLine}},
+		"[inbox]\nready = \"rename\"\n[api]\nsocket = '''/a.sock\n":                                     {Inbox: Inbox{Ready: ReadyRename, MaxLine: DefaultMaxLine}},
+		"\x00\n[api]\nsocket = \"/a.sock\"\nsocket = \"/b.sock\"\n[paths]\nstate = \"/b\"\ninbox = 3\n": {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadySettle, MaxLine: DefaultMaxLine}},
+	} {
+		l, err := load("/etc/stoker/config.toml", []byte(document), Options{}, nil)
+		if l == nil || !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: %v, %v", document, l, err)
+			continue
+		}
+		got := Config{API: l.API, Inbox: Inbox{Ready: l.Inbox.Ready, MaxLine: l.Inbox.MaxLine}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", document, diff)
+		}
+		if l.Paths.Inbox != DefaultInbox {
+			t.Errorf("%q: inbox %s", document, l.Paths.Inbox)
+		}
+	}
+}
+
+func TestSalvageKnowsAFileThatCannotBeRead(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing.toml")
+	l, err := Salvage(Options{Path: missing, Environ: []string{"STOKER_API__SOCKET=/a.sock"}})
+	if !errors.Is(err, ErrInvalid) || l == nil || l.File != missing || l.API.Socket != "/a.sock" {
+		t.Errorf("%+v, %v", l, err)
+	}
+}

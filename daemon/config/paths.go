@@ -105,12 +105,25 @@ func (c *Config) SocketPath() string {
 	case c.API.Socket != "":
 		return c.API.Socket
 	case os.Geteuid() == 0:
-		return "/run/stoker/stoker.sock"
+		return serviceSocket
 	case filepath.IsAbs(runtimeDir):
-		return fitSocket(filepath.Join(runtimeDir, "stoker.sock"), "")
+		return runtimeSocket(runtimeDir)
 	}
 	return fitSocket(filepath.Join(c.Paths.State, "stoker.sock"), "")
 }
+
+// UsualSockets are where daemons listen whose configuration says nothing else, or what the packages' says.
+func UsualSockets() []string {
+	sockets := []string{serviceSocket}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		sockets = append(sockets, runtimeSocket(dir))
+	}
+	return sockets
+}
+
+const serviceSocket = "/run/stoker/stoker.sock"
+
+func runtimeSocket(dir string) string { return fitSocket(filepath.Join(dir, "stoker.sock"), "") }
 
 // fitSocket returns path, or a short path that only path leads to if it is too long for a socket: in runtimeDir if
 // there is one and it fits, else in a folder of the user's own in /tmp.

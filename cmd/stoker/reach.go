@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"stoker/daemon/api"
+	"stoker/daemon/client"
+	"stoker/daemon/config"
+)
+
+// reach finds the daemon, and the configuration that is in effect: what the daemon works with, where one answers. Then it
+// matters neither what the file says since nor what is wrong with it, of which the user is warned.
+//
+// Without an answer the error is the configuration's, with nothing else, or why there is none.
+func (a *app) reach(ctx context.Context) (*client.Client, *config.Loaded, error) {
+	loaded, wrong := config.Salvage(a.configOptions(nil))
+	if loaded == nil {
+		return nil, nil, wrong
+	}
+	asked := client.New(loaded.SocketPath())
+	status, err := asked.Status(ctx)
+	if err == nil && (wrong == nil || a.root != "" || reads(status, loaded.File)) {
+		a.warnOf(wrong)
+		return asked, inEffect(loaded, status), nil
+	}
+	if found, status := a.lookElsewhere(ctx, loaded.File); found != nil {
+		a.warnOf(wrong)
+		return found, inEffect(loaded, status), nil
+	}
+	if wrong != nil {
+		return nil, nil, wrong
+	}
+	return asked, loaded, err
+}
+
+// lookElsewhere looks for the daemon that reads the file at the usual places: its socket may be another one than the file
+// names by now.
+func (a *app) lookElsewhere(ctx context.Context, file string) (*client.Client, *api.Status) {
+	if a.root != "" {
+		return nil, nil // which has a socket of its own, whatever a file says
+	}
+	for _, socket := range config.UsualSockets() {
+		c := client.New(socket)
+		if status, err := c.Status(ctx); err == nil && reads(status, file) {
+			return c, status
+		}
+	}
+	return nil, nil
+}
+
+// reads reports whether a daemon has its configuration from this file.
+func reads(s *api.Status, file string) bool {
+	return s.Settings != nil && s.Settings.ConfigFile == file
+}
+
+// inEffect is a configuration with what the daemon tells of the one that it works with.
+func inEffect(loaded *config.Loaded, s *api.Status) *config.Loaded {
+	if e := s.Settings; e != nil {
+		loaded.Paths = config.Paths{Inbox: e.Inbox, Outbox: e.Outbox, Archive: e.Archive, State: e.State}
+		loaded.Inbox.Ready, loaded.Inbox.Duplicates = config.Ready(e.Ready), config.Duplicates(e.Duplicates)
+		loaded.Inbox.MaxLine, loaded.Inbox.RequireMount = config.Size(e.MaxLine), e.RequireMount
+	}
+	return loaded
+}
+
+// warnOf says that the configuration is wrong although the command goes on.
+func (a *app) warnOf(wrong error) {
+	if wrong == nil {
+		return
+	}
+	text, more := wrong.Error(), ""
+	if all := config.All(wrong); len(all) > 0 {
+		text = all[0].Error()
+		if len(all) > 1 {
+			more = fmt.Sprintf(", and %d more", len(all)-1)
+		}
+	}
+	fmt.Fprintf(a.stderr, "stoker: warning: the configuration is wrong: %s%s; this is what the running daemon works with\n", printable(text), more)
+}
