@@ -83,4 +83,5 @@ const (
 	ConfigPath   = "/etc/stoker/config.toml"
 	SysusersPath = "/etc/sysusers.d/stoker.conf"
 	TmpfilesPath = "/etc/tmpfiles.d/stoker.conf"
+	Home         = "/var/cache/stoker" // $HOME, by the unit
 )

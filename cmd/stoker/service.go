@@ -13,6 +13,7 @@ import (
 	"stoker/daemon/api"
 	"stoker/daemon/config"
 	"stoker/engine/pyenv"
+	"stoker/packaging"
 	"stoker/packaging/service"
 )
 
@@ -99,7 +100,32 @@ func (a *app) service(f *serviceFlags) (*service.Service, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return service.New(service.Options{User: f.user, Executable: executable, Config: path, DryRun: f.dryRun, Out: a.stdout}), path, nil
+	return service.New(service.Options{
+		User: f.user, Executable: executable, Config: path, DryRun: f.dryRun, Out: a.stdout, Check: a.checkBeforeStart(f.user),
+	}), path, nil
+}
+
+// checkBeforeStart finds what would keep a service from starting, as the service would read its configuration. Until it is
+// right the service stays as it is.
+func (a *app) checkBeforeStart(own bool) func(string) error {
+	environ := []string{"HOME=" + packaging.Home}
+	if own {
+		environ = []string{"HOME=" + a.variable("HOME")}
+	}
+	return func(path string) error {
+		loaded, err := config.Load(config.Options{Path: path, Environ: environ})
+		if err == nil {
+			err = loaded.CheckRunnable()
+		}
+		if err == nil {
+			return nil
+		}
+		if e, ok := errors.AsType[*config.Error](err); ok && e.File == "" {
+			e.File = path
+		}
+		fmt.Fprintln(a.stderr, "stoker: note: with this configuration it could not start, so the service stays as it is")
+		return err
+	}
 }
 
 func (a *app) serviceConfig(f *serviceFlags) (string, error) {
@@ -118,10 +144,28 @@ func (a *app) installService(f *serviceFlags) error {
 		return &exitError{code: exitFailure, err: fmt.Errorf("install: the service's user cannot reach %s", executable),
 			hint: fmt.Sprintf("'sudo install %s /usr/local/bin/stoker', then '/usr/local/bin/stoker service install'", executable)}
 	}
+	before, _ := s.Status() // where it cannot be told, Install says so
 	if err := s.Install(); err != nil || f.dryRun {
 		return err
 	}
+	if before != nil && before.Running() {
+		return a.tellUpgrade(s, before)
+	}
 	return a.adviseAfterInstall(f, path)
+}
+
+// tellUpgrade says what became of a service that ran before.
+func (a *app) tellUpgrade(s *service.Service, before *service.Status) error {
+	after, err := s.Status()
+	if err != nil {
+		return err
+	}
+	if after.PID == before.PID {
+		fmt.Fprintln(a.stdout, "the service runs, and is up to date: nothing was restarted")
+	} else {
+		fmt.Fprintf(a.stdout, "the service was upgraded and restarted, and runs: stoker %s\n", version())
+	}
+	return nil
 }
 
 // adviseAfterInstall says what is missing until the service can run.
@@ -231,7 +275,11 @@ func (a *app) writeService(s *service.Status) {
 		fmt.Fprintln(a.stdout, "service  not installed")
 		return
 	}
-	fmt.Fprintf(a.stdout, "service  %s (%s), %s", s.State, s.Detail, s.Enabled)
+	fmt.Fprintf(a.stdout, "service  %s", s.State)
+	if s.Detail != "" {
+		fmt.Fprintf(a.stdout, " (%s)", s.Detail)
+	}
+	fmt.Fprintf(a.stdout, ", %s", s.Enabled)
 	if s.PID != 0 {
 		fmt.Fprintf(a.stdout, ", pid %d, since %s", s.PID, s.Since)
 	}

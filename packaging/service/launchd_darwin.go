@@ -59,6 +59,11 @@ func (s *Service) control(action string) error {
 	if err != nil {
 		return err
 	}
+	if action != "stop" {
+		if err := s.o.Check(s.o.Config); err != nil {
+			return err
+		}
+	}
 	if err := kardianos.Control(m, action); err != nil {
 		return &Error{Kind: ErrFailed, Message: action + " the agent " + name, Err: err}
 	}

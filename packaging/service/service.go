@@ -46,11 +46,13 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Options says which service, and what it runs.
 type Options struct {
-	User       bool      // the user's own, else the system's
-	Executable string    // stoker's absolute path
-	Config     string    // the configuration's absolute path; Install makes it if it is not there
-	DryRun     bool      // tell, and do nothing
-	Out        io.Writer // for the user
+	User       bool   // the user's own, else the system's
+	Executable string // stoker's absolute path
+	Config     string // the configuration's absolute path; Install makes it if it is not there
+	DryRun     bool   // tell, and do nothing
+	// Check says what is wrong with a configuration, before the service is started with it.
+	Check func(config string) error
+	Out   io.Writer // for the user
 }
 
 // command is stoker as the service runs it, with its flags.
@@ -72,7 +74,7 @@ type Status struct {
 	Unit      string `json:"unit,omitzero"`    // the file that it is defined by
 	Enabled   string `json:"enabled,omitzero"` // in systemd's words: enabled, disabled, …
 	State     string `json:"state,omitzero"`   // active, activating, reloading, deactivating, inactive, failed
-	Detail    string `json:"detail,omitzero"`  // systemd's sub-state, or why it failed
+	Detail    string `json:"detail,omitzero"`  // systemd's sub-state, and why it failed
 	Text      string `json:"text,omitzero"`    // what the daemon says of itself
 	PID       int    `json:"pid,omitzero"`
 	Since     string `json:"since,omitzero"`

@@ -74,9 +74,20 @@ func (s *Service) installation() ([]step, error) {
 	}
 	steps = append(steps, s.systemctl("enable", unitName))
 	if s.outdated(len(changed) > 0) {
-		steps = append(steps, s.systemctl("restart", unitName))
+		steps = append(steps, s.restart())
 	}
 	return steps, nil
+}
+
+// restart leaves a service alone that would not come back.
+func (s *Service) restart() step {
+	restart := s.systemctl("restart", unitName)
+	return step{says: restart.says, do: func() error {
+		if err := s.o.Check(s.o.Config); err != nil {
+			return err
+		}
+		return restart.do()
+	}}
 }
 
 const unitConf = name + ".conf" // in sysusers.d and tmpfiles.d
@@ -179,6 +190,9 @@ func (s *Service) control(action string) error {
 	if !status.Installed {
 		return s.notInstalled(action)
 	}
+	if err := s.check(action); err != nil {
+		return err
+	}
 	m, err := s.manager("")
 	if err != nil {
 		return err
@@ -186,13 +200,81 @@ func (s *Service) control(action string) error {
 	return s.failed(action, map[string]func() error{"start": m.Start, "stop": m.Stop, "restart": m.Restart}[action]())
 }
 
+// check says what is wrong with the configuration that the service would be started with. What the unit sets besides, in its
+// environment, only the service itself can judge.
+func (s *Service) check(action string) error {
+	if action == "stop" {
+		return nil
+	}
+	p, err := s.show("ExecStart", "Environment", "EnvironmentFiles")
+	if err != nil || strings.Contains(p["Environment"], "STOKER_") || p["EnvironmentFiles"] != "" {
+		return err
+	}
+	return s.o.Check(configOf(p["ExecStart"]))
+}
+
+// configOf finds the configuration in a unit's command, as systemctl shows it: { path=… ; argv[]=stoker --config FILE run ; … }.
+func configOf(execStart string) string {
+	_, rest, _ := strings.Cut(execStart, " --config ")
+	file, _, _ := strings.Cut(rest, " run ;")
+	if unquoted, err := strconv.Unquote(file); err == nil {
+		return unquoted
+	}
+	return file
+}
+
 // Status asks systemd itself: kardianos takes a service that is on its way down for one that is not installed.
 func (s *Service) Status() (*Status, error) {
 	if err := s.booted(); err != nil {
 		return nil, err
 	}
-	args := s.arguments("systemctl", "show", unitName, "--property="+
-		"LoadState,FragmentPath,UnitFileState,ActiveState,SubState,Result,ExecMainStatus,StatusText,MainPID,ActiveEnterTimestamp,NRestarts")
+	p, err := s.show("LoadState", "FragmentPath", "UnitFileState", "ActiveState", "SubState", "Result", "ExecMainStatus", "StatusText",
+		"MainPID", "ActiveEnterTimestamp", "NRestarts")
+	if err != nil {
+		return nil, err
+	}
+	status := &Status{
+		Installed: p["LoadState"] != "not-found", Unit: p["FragmentPath"], Enabled: p["UnitFileState"], State: p["ActiveState"],
+		Detail: p["SubState"], Text: p["StatusText"], Since: p["ActiveEnterTimestamp"],
+	}
+	status.PID, _ = strconv.Atoi(p["MainPID"])
+	status.Restarts, _ = strconv.Atoi(p["NRestarts"])
+	if why := whyEnded(p["Result"], p["ExecMainStatus"]); status.Detail == status.State {
+		status.Detail = why
+	} else if why != "" {
+		status.Detail += ", " + why
+	}
+	return status, nil
+}
+
+// whyEnded is systemd's result of a service in words, "" of a success.
+func whyEnded(result, code string) string {
+	switch result {
+	case "success":
+		return ""
+	case "exit-code":
+		if code == badConfig {
+			return "the configuration is wrong (exit code " + code + ")"
+		}
+		return "it ended with exit code " + code
+	case "signal", "core-dump":
+		return "it was killed by signal " + code
+	case "timeout":
+		return "it took too long to start or to stop"
+	case "watchdog":
+		return "it hung, and the watchdog ended it"
+	case "oom-kill":
+		return "the kernel killed it because memory ran out"
+	}
+	return result
+}
+
+// badConfig is stoker's exit code for a wrong configuration, with which systemd does not start it again.
+const badConfig = "78"
+
+// show asks systemd for properties of the unit.
+func (s *Service) show(properties ...string) (map[string]string, error) {
+	args := s.arguments("systemctl", "show", unitName, "--property="+strings.Join(properties, ","))
 	out, err := exec.Command(args[0], args[1:]...).Output()
 	if err != nil {
 		return nil, s.failed("status", err)
@@ -202,19 +284,7 @@ func (s *Service) Status() (*Status, error) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
 		p[key] = value
 	}
-	status := &Status{
-		Installed: p["LoadState"] != "not-found", Unit: p["FragmentPath"], Enabled: p["UnitFileState"], State: p["ActiveState"],
-		Detail: p["SubState"], Text: p["StatusText"], Since: p["ActiveEnterTimestamp"],
-	}
-	status.PID, _ = strconv.Atoi(p["MainPID"])
-	status.Restarts, _ = strconv.Atoi(p["NRestarts"])
-	if p["Result"] != "success" {
-		status.Detail += ", " + p["Result"]
-		if code := p["ExecMainStatus"]; code != "0" {
-			status.Detail += " " + code
-		}
-	}
-	return status, nil
+	return p, nil
 }
 
 // mayChange says why the service cannot be changed from here.
@@ -267,7 +337,10 @@ func (s *Service) failed(action string, err error) error {
 		return e
 	}
 	if status, statusErr := s.Status(); statusErr == nil {
-		e.Message += fmt.Sprintf(": %s (%s)", status.State, status.Detail)
+		e.Message += ": " + status.State
+		if status.Detail != "" {
+			e.Message += ": " + status.Detail
+		}
 		e.Err = nil
 	}
 	return e

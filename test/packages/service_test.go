@@ -60,10 +60,20 @@ func TestService(t *testing.T) {
 		t.Error(out)
 	}
 
-	// Without a model it does not start, and does not try again and again.
-	if out := c.fails(1, "stoker service start"); !strings.Contains(out, "failed") || !strings.Contains(out, "78") || !strings.Contains(out, "journalctl -e -u stoker") {
+	// Without a model it is not started, and by systemd does not try again and again.
+	if out := c.fails(78, "stoker service start"); !strings.Contains(out, "/etc/stoker/config.toml: engine.model: no model is set") || !strings.Contains(out, "hint: set it in the configuration") {
 		t.Error(out)
 	}
+	c.fails(1, "systemctl start stoker")
+	if out := c.fails(1, "stoker service status"); !strings.Contains(out, "failed (the configuration is wrong (exit code 78)), enabled") {
+		t.Error(out)
+	}
+	// Only the service itself knows what the unit sets besides.
+	c.run("mkdir /etc/systemd/system/stoker.service.d && printf '[Service]\\nEnvironment=STOKER_RUN__DRAIN=soon\\n' > /etc/systemd/system/stoker.service.d/x.conf && systemctl daemon-reload")
+	if out := c.fails(1, "stoker service start"); !strings.Contains(out, "start stoker.service: failed: the configuration is wrong (exit code 78)") || !strings.Contains(out, "journalctl -e -u stoker") {
+		t.Error(out)
+	}
+	c.run("rm -r /etc/systemd/system/stoker.service.d && systemctl daemon-reload")
 	c.run(rehearse)
 	c.run("stoker service start && usermod -aG stoker alice")
 	c.says("stoker service status", "active (running), enabled", "unit     /etc/systemd/system/stoker.service")
@@ -74,12 +84,12 @@ func TestService(t *testing.T) {
 
 	// Once more changes nothing, a new program or another unit restarts it, and the configuration stays.
 	pid := c.mainPID()
-	c.run("stoker service install")
+	c.says("stoker service install", "is up to date: nothing was restarted")
 	if now := c.mainPID(); now != pid {
 		t.Errorf("pid %s, before %s, and nothing was new", now, pid)
 	}
 	c.installBinary()
-	c.says("stoker service install", "run systemctl restart stoker.service")
+	c.says("stoker service install", "run systemctl restart stoker.service", "upgraded and restarted")
 	if now := c.mainPID(); now == pid || now == "0" {
 		t.Errorf("pid %s, before %s: the old program runs", now, pid)
 	}
@@ -96,6 +106,17 @@ func TestService(t *testing.T) {
 	c.run("systemctl reload stoker && cp -p /etc/stoker/config.toml /root/good.toml && echo 'levle = 1' >> /etc/stoker/config.toml")
 	c.fails(1, "systemctl reload stoker")
 	c.says("systemctl is-active stoker", "active")
+	// Nor does a restart take away what runs.
+	pid = c.mainPID()
+	if out := c.fails(78, "stoker service restart"); !strings.Contains(out, "/etc/stoker/config.toml:") || !strings.Contains(out, "levle: unknown key") {
+		t.Error(out)
+	}
+	c.installBinary()
+	c.fails(78, "stoker service install")
+	if now := c.mainPID(); now != pid {
+		t.Errorf("pid %s, before %s: the service was restarted with a wrong configuration", now, pid)
+	}
+	c.says("stoker status 2>&1", "daemon   running", "warning: the configuration is wrong: /etc/stoker/config.toml:")
 	c.run("mv /root/good.toml /etc/stoker/config.toml && systemctl reload stoker")
 
 	c.run("stoker service restart && stoker service stop")
@@ -112,6 +133,12 @@ func TestService(t *testing.T) {
 		"/etc/sysusers.d/stoker.conf", "/etc/tmpfiles.d/stoker.conf")
 	c.exists("/etc/stoker/config.toml", "/var/lib/stoker/stoker.db", "/srv/stoker/outbox/x.output.jsonl")
 	c.verify()
+
+	// What is checked before a start is the configuration that the unit names.
+	c.run(`echo '[engine]' > '/etc/stoker/my own.toml' && stoker --config '/etc/stoker/my own.toml' service install`)
+	if out := c.fails(78, "stoker service start"); !strings.Contains(out, "/etc/stoker/my own.toml: engine.model: no model is set") || !strings.Contains(out, "stays as it is") {
+		t.Error(out)
+	}
 }
 
 // TestUsersService is a service of a user's own, who need not be logged in.
