@@ -80,9 +80,9 @@ func (in *Inbox) takeReady(ctx context.Context) {
 
 // noteFailure takes down why a file cannot be claimed, and says it once.
 func (in *Inbox) noteFailure(k fileKey, f *file, err error) {
-	reason := reasonOf(err)
+	reason := in.refused(err, in.takeFrom(k, err), toTake)
 	if f.failed != reason {
-		in.o.Logger.Warn().Err(err).Str("name", k.name.String()).Msg("cannot claim")
+		in.o.Logger.Warn().Err(err).Str("queue", k.queue).Str("name", k.name.String()).Str("reason", reason).Msg("cannot claim")
 	}
 	f.failed = reason
 	f.wait("cannot be claimed: " + reason)

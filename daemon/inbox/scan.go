@@ -86,7 +86,7 @@ func (in *Inbox) scan() error {
 		in.follow(filepath.Join(in.o.Dir, q))
 		entries, err := in.o.FS.ReadDir(filepath.Join(in.o.Dir, q))
 		if err != nil {
-			in.ignore(q, "", "cannot be read: "+reasonOf(err))
+			in.ignore(q, "", "cannot be read: "+in.refused(err, filepath.Join(in.o.Dir, q), toLook))
 			in.keep(q, round)
 			continue
 		}
@@ -211,7 +211,7 @@ func (in *Inbox) judge(k fileKey, f *file) {
 func (in *Inbox) judgeTail(k fileKey, f *file, quiet time.Duration) {
 	ends, err := in.endsInNewline(in.path(k), f.print.size)
 	if err != nil {
-		f.wait("cannot be read: " + reasonOf(err))
+		f.wait("cannot be read: " + in.refused(err, in.path(k), toRead))
 		return
 	}
 	_, compression, _ := store.SplitInputName(string(k.name))

@@ -405,7 +405,7 @@ func TestOthersFolders(t *testing.T) {
 	h.Start()
 	must(t, h.Await("the reason in status", func() bool {
 		out, _ := h.Stoker("status")
-		return strings.Contains(out, `"x.jsonl" waiting: cannot be claimed: permission denied`)
+		return strings.Contains(out, `"x.jsonl" waiting: cannot be claimed: permission denied: 'chgrp nogroup `+h.Path("inbox")+` && chmod g+w `+h.Path("inbox")+`' lets stoker`)
 	}))
 	must(t, os.Chmod(h.Path("inbox"), 0o777|fs.ModeSticky)) // now it may make files, but not rename others'
 	must(t, h.Await("the reason in status", func() bool {
