@@ -72,6 +72,23 @@ const (
 // ErrBadPath means that a configured folder cannot be what it is configured for.
 var ErrBadPath = errors.New("unfit folder")
 
+// FolderError means that a folder cannot be made, or that its permissions keep stoker out.
+type FolderError struct {
+	Dir  string
+	Mode os.FileMode // that it is to have
+	Err  error
+}
+
+func (e *FolderError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *FolderError) Unwrap() error { return e.Err }
+
+const (
+	stateMode  os.FileMode = 0o700
+	sharedMode             = os.ModeSetgid | 0o775
+)
+
 // New opens the state and prepares the parts; Run starts them. The error is store.ErrInUse if another process has the
 // state, and ErrBadPath if a folder is unfit.
 func New(o Options) (*Daemon, error) {
@@ -92,7 +109,9 @@ func (d *Daemon) open() error {
 	if d.missing, err = makeFolders(d.o.Config, &d.o.Logger); err != nil {
 		return err
 	}
-	if d.store, err = store.Open(d.o.Config.Paths.State); err != nil {
+	if d.store, err = store.Open(d.o.Config.Paths.State); errors.Is(err, os.ErrPermission) {
+		return &FolderError{d.o.Config.Paths.State, stateMode, err}
+	} else if err != nil {
 		return err
 	}
 	if err := d.assemble(); err != nil {

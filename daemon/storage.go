@@ -32,8 +32,8 @@ func newShares(c *config.Config) *share.FS {
 // makeFolders makes what is not there. It returns the folders that a share's fault kept it from making, to be tried again.
 func makeFolders(c *config.Config, log *zerolog.Logger) (missing []string, err error) {
 	p := &c.Paths
-	if err := durable.MkdirAll(durable.Local{}, p.State, 0o700); err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
+	if err := durable.MkdirAll(durable.Local{}, p.State, stateMode); err != nil {
+		return nil, &FolderError{p.State, stateMode, fmt.Errorf("state folder: %w", err)}
 	}
 	if remote, err := inbox.IsShare(p.State); err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func makeFolders(c *config.Config, log *zerolog.Logger) (missing []string, err e
 			log.Warn().Err(err).Str("folder", folders[i]).Msg("a share does not work; going on without it until it does")
 			missing = append(missing, folders[i])
 		case err != nil:
-			return nil, fmt.Errorf("create folder: %w", err)
+			return nil, &FolderError{folders[i], sharedMode, fmt.Errorf("create folder: %w", err)}
 		}
 	}
 	looked := slices.DeleteFunc(append([]string{p.State, p.Inbox}, folders...), func(dir string) bool { return slices.Contains(missing, dir) })

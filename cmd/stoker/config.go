@@ -49,6 +49,7 @@ func checkConfig(a *app, asJSON bool) error {
 	} else {
 		fmt.Fprintf(a.stdout, "%s: ok\n", loaded.File)
 	}
+	a.noteHidden(loaded)
 	// A configuration without a model is valid: setup and status work with it.
 	if err := loaded.CheckRunnable(); err != nil {
 		fmt.Fprintf(a.stderr, "stoker: note: not enough to run: %v\n", err)

@@ -81,9 +81,12 @@ func (d *drop) copy(shared durable.FS) error {
 		return &exitError{code: exitFailure, err: fmt.Errorf("submit %s: %s waits in the inbox already", d.from, d.to), hint: "--name gives this one another name"}
 	}
 	if err != nil {
-		return fmt.Errorf("submit %s: %w", d.from, err)
+		err = fmt.Errorf("submit %s: %w", d.from, err)
 	}
-	return nil
+	if at, ok := errors.AsType[*fs.PathError](err); ok && at.Path != d.from && errors.Is(err, fs.ErrPermission) {
+		return &exitError{code: exitFailure, err: err, hint: letDrop(filepath.Dir(d.to))}
+	}
+	return err
 }
 
 func (d *drop) put(shared durable.FS) error {

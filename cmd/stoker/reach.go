@@ -7,6 +7,7 @@ import (
 	"stoker/daemon/api"
 	"stoker/daemon/client"
 	"stoker/daemon/config"
+	"stoker/packaging/service"
 )
 
 // reach finds the daemon, and the configuration that is in effect: what the daemon works with, where one answers. Then it
@@ -77,4 +78,39 @@ func (a *app) warnOf(wrong error) {
 		}
 	}
 	fmt.Fprintf(a.stderr, "stoker: warning: the configuration is wrong: %s%s; this is what the running daemon works with\n", printable(text), more)
+}
+
+// noteHidden says that a configuration is not the system's, where both are there and neither was named: its daemon is another.
+func (a *app) noteHidden(loaded *config.Loaded) {
+	if loaded.Hides != "" && a.root == "" {
+		fmt.Fprintf(a.stderr, "stoker: note: %s is read, and not %s, for which there is --config\n", loaded.File, loaded.Hides)
+	}
+}
+
+// howToStart says how to start the daemon, or what became of its service.
+func (a *app) howToStart() string {
+	loaded, _ := config.Salvage(a.configOptions(nil))
+	for _, own := range []bool{false, true} {
+		path, err := service.ConfigPath(own)
+		s := service.New(service.Options{User: own})
+		if err != nil || loaded == nil || a.root != "" || loaded.File != path || s.UnitFile() == "" {
+			continue
+		}
+		status, err := s.Status()
+		if err != nil || !status.Installed {
+			continue // as where no systemd runs
+		}
+		manager, sudo, flag := "journalctl", "sudo ", ""
+		if own {
+			manager, sudo, flag = "journalctl --user", "", " --user"
+		}
+		switch status.State {
+		case "inactive":
+			return fmt.Sprintf("start it with '%sstoker service start%s'", sudo, flag)
+		case "failed":
+			return fmt.Sprintf("its service failed: %s; '%s -e -u stoker' shows more", status.Detail, manager)
+		}
+		return fmt.Sprintf("its service is %s (%s); '%s -e -u stoker' shows more", status.State, status.Detail, manager)
+	}
+	return fmt.Sprintf("start it with '%s'", a.commandLine("run"))
 }

@@ -180,6 +180,7 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		system    *service.Error
 		fault     *store.FinalError
 		unmounted *share.UnmountedError
+		folder    *daemon.FolderError
 	)
 	switch {
 	case errors.As(err, &exit):
@@ -198,10 +199,12 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitFailure, "put the state folder back; a new one knows nothing of what is under .processing in the inbox: move that back into the inbox to run it again"
 	case errors.As(err, &unmounted):
 		return exitTemporary, "mount the share, then try again"
+	case errors.As(err, &folder) && errors.Is(err, os.ErrPermission):
+		return exitFailure, letUse(folder)
 	case errors.As(err, &fault):
 		return exitFailure, "see dmesg for the disk's errors; the next start goes on from what the disk holds"
 	case errors.Is(err, client.ErrNotRunning):
-		return exitNotRunning, fmt.Sprintf("start it with '%s'", a.commandLine("run"))
+		return exitNotRunning, a.howToStart()
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted, ""
 	case errors.As(err, &python):

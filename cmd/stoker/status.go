@@ -58,6 +58,8 @@ func (a *app) showStatus(ctx context.Context, src source, loaded *config.Loaded,
 	case err != nil:
 		return err
 	case !s.Running:
+		a.noteHidden(loaded)
+		a.complain("hint", a.howToStart())
 		return &exitError{code: exitNotRunning}
 	case s.Engine.State == engine.Failed:
 		return &exitError{code: exitFailure}

@@ -56,7 +56,11 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 	if err := checkFiles(paths); err != nil { // all or none, as far as that can be known before
 		return fmt.Errorf("submit: %w", err)
 	}
+	if f.wait && errors.Is(unanswered, os.ErrPermission) {
+		return a.notAllowed(loaded, true)
+	}
 	if errors.Is(unanswered, client.ErrNotRunning) {
+		a.noteHidden(loaded)
 		if f.wait {
 			return unanswered
 		}

@@ -26,7 +26,8 @@ type Options struct {
 // Loaded is a configuration that passed every check, and where it came from.
 type Loaded struct {
 	Config
-	File string // the file that was read, absolute; "" if there was none
+	File  string // the file that was read, absolute; "" if there was none
+	Hides string // the file that would be read if that were not there; "" if one was named, or there is none
 
 	origins map[string]Origin
 }
@@ -68,7 +69,23 @@ func Salvage(o Options) (*Loaded, error) {
 	}
 	file, document, err := readFile(o, env)
 	l, wrong := load(file, document, o, env)
+	if l != nil && o.Path == "" && env["STOKER_CONFIG"] == "" {
+		l.Hides = hiddenBy(file, searchPath(o.Root, env))
+	}
 	return l, cmp.Or(err, wrong)
+}
+
+// hiddenBy is the next file that is there of those that are searched for.
+func hiddenBy(file string, searched []string) string {
+	if file == "" {
+		return ""
+	}
+	for _, candidate := range searched[slices.Index(searched, file)+1:] {
+		if _, err := os.Stat(candidate); err == nil {
+			return candidate
+		}
+	}
+	return ""
 }
 
 // load is Salvage once the file has been read; file is "" if there is none.

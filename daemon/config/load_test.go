@@ -340,3 +340,19 @@ func TestSalvageKnowsAFileThatCannotBeRead(t *testing.T) {
 		t.Errorf("%+v, %v", l, err)
 	}
 }
+
+func TestHiddenFileIsKnown(t *testing.T) {
+	dir := t.TempDir()
+	home := filepath.Join(dir, "home")
+	environ := []string{"HOME=" + home}
+	want := writeFile(t, home, ".config/stoker/config.toml", "")
+	root := filepath.Dir(writeFile(t, dir, "root/config.toml", ""))
+	for got, o := range map[string]Options{
+		want: {Root: root, Environ: environ},
+		"":   {Root: root, Path: want, Environ: environ},
+	} {
+		if l := mustLoad(t, o); l.Hides != got {
+			t.Errorf("%s hides %q, want %q", l.File, l.Hides, got)
+		}
+	}
+}

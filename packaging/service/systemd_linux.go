@@ -254,7 +254,7 @@ func whyEnded(result, code string) string {
 		return ""
 	case "exit-code":
 		if code == badConfig {
-			return "the configuration is wrong (exit code " + code + ")"
+			return "the configuration is wrong, exit code " + code
 		}
 		return "it ended with exit code " + code
 	case "signal", "core-dump":

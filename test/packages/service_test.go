@@ -65,12 +65,15 @@ func TestService(t *testing.T) {
 		t.Error(out)
 	}
 	c.fails(1, "systemctl start stoker")
-	if out := c.fails(1, "stoker service status"); !strings.Contains(out, "failed (the configuration is wrong (exit code 78)), enabled") {
+	if out := c.fails(1, "stoker service status"); !strings.Contains(out, "failed (the configuration is wrong, exit code 78), enabled") {
+		t.Error(out)
+	}
+	if out := c.fails(10, "stoker status"); !strings.Contains(out, "hint: its service failed: the configuration is wrong, exit code 78; 'journalctl -e -u stoker' shows more") {
 		t.Error(out)
 	}
 	// Only the service itself knows what the unit sets besides.
 	c.run("mkdir /etc/systemd/system/stoker.service.d && printf '[Service]\\nEnvironment=STOKER_RUN__DRAIN=soon\\n' > /etc/systemd/system/stoker.service.d/x.conf && systemctl daemon-reload")
-	if out := c.fails(1, "stoker service start"); !strings.Contains(out, "start stoker.service: failed: the configuration is wrong (exit code 78)") || !strings.Contains(out, "journalctl -e -u stoker") {
+	if out := c.fails(1, "stoker service start"); !strings.Contains(out, "start stoker.service: failed: the configuration is wrong, exit code 78") || !strings.Contains(out, "journalctl -e -u stoker") {
 		t.Error(out)
 	}
 	c.run("rm -r /etc/systemd/system/stoker.service.d && systemctl daemon-reload")
@@ -78,6 +81,11 @@ func TestService(t *testing.T) {
 	c.run("stoker service start && usermod -aG stoker alice")
 	c.says("stoker service status", "active (running), enabled", "unit     /etc/systemd/system/stoker.service")
 	c.says("stoker service status --json", `"schema_version":1`, `"state":"active"`)
+	if out := c.fails(1, "cd /tmp && echo '{\"prompt\":\"hi\"}' > x.jsonl && useradd --create-home carol && runuser -u carol -- stoker submit x.jsonl"); !strings.Contains(out, "hint: members of the group stoker may: 'sudo usermod -aG stoker carol', then log in anew") {
+		t.Error(out)
+	}
+	c.run("runuser -u carol -- sh -c 'mkdir -p ~/.config/stoker && touch ~/.config/stoker/config.toml'")
+	c.says("runuser -u carol -- stoker config check 2>&1", "note: /home/carol/.config/stoker/config.toml is read, and not /etc/stoker/config.toml, for which there is --config")
 	c.drop("alice", "x", 10)
 	c.awaitFile("/srv/stoker/outbox/x.batch.json")
 	c.answers("/srv/stoker/outbox/x.output.jsonl", 10)
@@ -121,6 +129,9 @@ func TestService(t *testing.T) {
 
 	c.run("stoker service restart && stoker service stop")
 	c.fails(10, "stoker service status")
+	if out := c.fails(10, "stoker status"); !strings.Contains(out, "hint: start it with 'sudo stoker service start'") {
+		t.Error(out)
+	}
 	c.run("stoker service install") // starts nothing that was stopped
 	c.fails(10, "stoker service status")
 	c.verify()
