@@ -35,6 +35,7 @@ var (
 type Unit struct {
 	Command []string // the absolute path of stoker, and its flags
 	User    bool     // for a user's own service manager, which can neither change the user nor take privileges away
+	Manual  bool     // the manual's pages are installed
 }
 
 // Render returns the unit file.
@@ -45,9 +46,9 @@ func (u Unit) Render() (string, error) {
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&out, struct {
-		Stoker string
-		User   bool
-	}{commandLine(u.Command), u.User}); err != nil {
+		Stoker       string
+		User, Manual bool
+	}{commandLine(u.Command), u.User, u.Manual}); err != nil {
 		return "", fmt.Errorf("render unit: %w", err)
 	}
 	return out.String(), nil
@@ -75,7 +76,7 @@ func quote(word string) string {
 
 // PackagedUnit is the unit of the packages.
 func PackagedUnit() Unit {
-	return Unit{Command: []string{"/usr/bin/stoker", "--config", ConfigPath}}
+	return Unit{Command: []string{"/usr/bin/stoker", "--config", ConfigPath}, Manual: true}
 }
 
 // Where the system's service keeps its files.

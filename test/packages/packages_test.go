@@ -243,6 +243,7 @@ func TestContents(t *testing.T) {
 		"/usr/bin/stoker", "/usr/lib/systemd/system/stoker.service", "/usr/lib/sysusers.d/stoker.conf", "/usr/lib/tmpfiles.d/stoker.conf",
 		"/etc/stoker/config.toml", "/usr/share/man/man1/stoker.1.gz", "/usr/share/bash-completion/completions/stoker",
 		"/usr/share/zsh/vendor-completions/_stoker", "/usr/share/fish/vendor_completions.d/stoker.fish", "/usr/share/doc/stoker/copyright",
+		"/usr/share/doc/stoker/config.example.toml", "/usr/share/doc/stoker/operations.md",
 	} {
 		if !slices.Contains(want, path) {
 			t.Errorf("%s is missing", path)
