@@ -159,6 +159,9 @@ func writeEngine(w io.Writer, e *engine.Status) {
 	if e.Hint != "" && e.State != engine.Ready {
 		fmt.Fprintf(w, "         hint: %s\n", e.Hint)
 	}
+	if e.State == engine.Failed {
+		fmt.Fprintln(w, "         once that is mended, start stoker again: the engine is not tried again before")
+	}
 	if e.State == engine.BackOff || e.State == engine.Failed {
 		for _, line := range e.LogTail {
 			fmt.Fprintf(w, "         | %s\n", line)

@@ -10,7 +10,7 @@ import (
 )
 
 // setupHint is what to do where no vLLM is found.
-const setupHint = "run `stoker setup`, or name the Python that has vLLM in the configuration: [engine] python = \"…\""
+const setupHint = "run `stoker setup`, with sudo for the system's service, or name the Python that has vLLM in the configuration: [engine] python = \"…\""
 
 // Search says where FindPython looks. Empty members are passed over.
 type Search struct {

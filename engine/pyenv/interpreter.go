@@ -82,7 +82,7 @@ func noPython(path string, err error) error {
 	return &Error{
 		Kind:    ErrNoPython,
 		Message: "ask python " + path,
-		Hint:    "'stoker setup' makes one; or name an interpreter or a virtual environment's folder",
+		Hint:    "`stoker setup` makes one, with sudo for the system's service; or name an interpreter or a virtual environment's folder",
 		Err:     err,
 	}
 }
