@@ -6,9 +6,11 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"stoker/daemon"
+	"stoker/daemon/api"
 )
 
 // letDrop says how a user gets to write into a folder of the inbox, or the nearest one above it that is there.
@@ -31,6 +33,29 @@ func letDrop(dir string) string {
 	who, _ := names(os.Geteuid(), 0)
 	_, group := names(0, int(sys.Gid))
 	return fmt.Sprintf("members of the group %s may: 'sudo usermod -aG %s %s', then log in anew", group, group, who)
+}
+
+// letIn says how the daemon gets the permission that it lacks for a folder, "" if that is not what is wrong.
+func letIn(s *api.Storage, pid int) string {
+	if s.Kind != api.Failing || !strings.HasSuffix(s.Reason, syscall.EACCES.Error()) {
+		return ""
+	}
+	process, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return ""
+	}
+	daemon, ok := process.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	who, group := names(int(daemon.Uid), int(daemon.Gid))
+	allow := fmt.Sprintf("sudo chgrp %s %s && sudo chmod g+rwx %s", group, s.Path, s.Path)
+	if folder, err := os.Stat(s.Path); err == nil {
+		if sys, ok := folder.Sys().(*syscall.Stat_t); ok && sys.Uid == daemon.Uid {
+			allow = "sudo chmod u+rwx " + s.Path
+		}
+	}
+	return fmt.Sprintf("stoker runs as %s: '%s' lets it in, as far as it is this folder that keeps it out", who, allow)
 }
 
 // letUse says how the user that stoker runs as gets a folder.

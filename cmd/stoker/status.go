@@ -109,6 +109,9 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 	}
 	for _, f := range s.Storage {
 		fmt.Fprintf(w, "storage  %s\n", printable(storageText(&f)))
+		if hint := letIn(&f, s.PID); hint != "" {
+			fmt.Fprintf(w, "         hint: %s\n", hint)
+		}
 	}
 	if s.Dispatch != nil {
 		writeRunning(w, s.Dispatch)
