@@ -24,7 +24,7 @@ func (d *Daemon) newSupervisor() *engine.Supervisor {
 	if e.Kind == config.KindEcho {
 		prepare = d.launchEcho
 	}
-	group, err := engine.EnterDelegated()
+	group, err := engine.EnterDelegated(d.store.Instance())
 	if err != nil {
 		d.component("engine").Warn().Err(err).Msg("workers have no control group of their own")
 	}

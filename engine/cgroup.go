@@ -19,7 +19,10 @@ import (
 //
 // No controllers are handed down. A group that does so may hold no process of its own, and systemd, which starts stoker in
 // this one, could not do it again while anything is left of a former life.
-type Cgroup struct{ dir string }
+type Cgroup struct {
+	dir      string
+	instance string // whose workers
+}
 
 const (
 	daemonLeaf   = "daemon"
@@ -27,7 +30,7 @@ const (
 )
 
 // EnterDelegated moves this process into its leaf of the control group that it was given; nil if it was given none.
-func EnterDelegated() (*Cgroup, error) {
+func EnterDelegated(instance string) (*Cgroup, error) {
 	own, err := ownCgroup()
 	if own == "" || err != nil {
 		return nil, err
@@ -35,7 +38,7 @@ func EnterDelegated() (*Cgroup, error) {
 	switch {
 	case isDelegated(own):
 	case isDelegated(filepath.Dir(own)): // systemd put us into a leaf (DelegateSubgroup=)
-		return &Cgroup{filepath.Dir(own)}, nil
+		return &Cgroup{filepath.Dir(own), instance}, nil
 	default:
 		return nil, nil
 	}
@@ -46,7 +49,7 @@ func EnterDelegated() (*Cgroup, error) {
 	if err := moveTo(leaf, os.Getpid()); err != nil {
 		return nil, err
 	}
-	return &Cgroup{own}, nil
+	return &Cgroup{own, instance}, nil
 }
 
 // ownCgroup is the folder of this process's control group of version 2; "" if there is none that can be seen.
@@ -118,11 +121,12 @@ func (c *Cgroup) newLeaf() (*leaf, error) {
 	if c == nil {
 		return nil, nil
 	}
-	for _, empty := range c.leaves() {
+	former := c.numbered(workerPrefix) // as a former version called them, which did not tell whose they are
+	for _, empty := range append(c.leaves(), former...) {
 		os.Remove(empty) // which a moment after its last process was not possible
 	}
 	for n := 1; ; n++ {
-		dir := filepath.Join(c.dir, workerPrefix+strconv.Itoa(n))
+		dir := filepath.Join(c.dir, c.prefix()+strconv.Itoa(n))
 		err := os.Mkdir(dir, 0o755)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -190,12 +194,26 @@ func membersOf(dir string) (pids []int) {
 	return pids
 }
 
-// leaves are the control groups of workers.
+// prefix is what the names of its workers' control groups begin with; a number follows.
+func (c *Cgroup) prefix() string { return workerPrefix + c.instance + "-" }
+
+// leaves are the control groups of this stoker's workers.
 func (c *Cgroup) leaves() []string {
 	if c == nil {
 		return nil
 	}
-	dirs, _ := filepath.Glob(filepath.Join(c.dir, workerPrefix+"*"))
+	return c.numbered(c.prefix())
+}
+
+// numbered are the control groups whose names are a prefix and a number.
+func (c *Cgroup) numbered(prefix string) (dirs []string) {
+	entries, _ := os.ReadDir(c.dir)
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), prefix)
+		if _, err := strconv.ParseUint(number, 10, 64); ok && err == nil {
+			dirs = append(dirs, filepath.Join(c.dir, e.Name()))
+		}
+	}
 	return dirs
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,14 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newCgroup makes a control group of version 2, for which it needs root, that the end of the test removes.
+// newCgroup makes a control group of version 2, for which it needs root, that the end of the test removes. It has a name
+// as systemd gives it to units with a dash in their instance.
 func newCgroup(t *testing.T) *Cgroup {
 	t.Helper()
 	mount := t.TempDir()
 	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	c := &Cgroup{filepath.Join(mount, fmt.Sprintf("stoker-test-%d-%s", os.Getpid(), t.Name()))}
+	c := &Cgroup{filepath.Join(mount, fmt.Sprintf(`stoker\x2dtest-%d-%s`, os.Getpid(), t.Name())), instance(t)}
 	if err := os.Mkdir(c.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +52,7 @@ func TestCgroupIsKilledWithTheWorker(t *testing.T) {
 	o.Cgroup = newCgroup(t)
 	s := supervise(t, o)
 	ready(t, s)
-	child, leaf := readPID(t, pidFile), filepath.Join(o.Cgroup.dir, "worker-1")
+	child, leaf := readPID(t, pidFile), filepath.Join(o.Cgroup.dir, "worker-"+instance(t)+"-1")
 	if members := membersOf(leaf); len(members) < 2 {
 		t.Errorf("in the worker's group are %v, want it and its child %d", members, child)
 	}
@@ -103,13 +105,70 @@ func TestCgroupIsSwept(t *testing.T) {
 	}
 }
 
+// Two stokers in one control group leave each other's workers alone.
+func TestCgroupIsShared(t *testing.T) {
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	one := options(t, script(t, strings.ReplaceAll(hidden, "PIDFILE", pidFile)+`echo "$hello" >&4; echo "$ready" >&4; serve`))
+	one.Cgroup = newCgroup(t)
+	s := supervise(t, one)
+	ready(t, s)
+	pid, child := s.Status().PID, readPID(t, pidFile)
+
+	other := options(t, echo(nil))
+	other.Instance = instance(t) + "-1" // nor is a name that begins with another taken for it
+	other.Cgroup = &Cgroup{one.Cgroup.dir, other.Instance}
+	next := supervise(t, other)
+	ready(t, next)
+	next.Stop()
+	for _, pid := range []int{pid, child} {
+		if _, alive := readStat(fmt.Sprintf("/proc/%d", pid)); !alive {
+			t.Errorf("another stoker killed process %d", pid)
+		}
+	}
+	if left, err := next.o.Cgroup.leftovers(Tree{}); err != nil || len(left) > 0 {
+		t.Errorf("it takes %v for its own, %v", left, err)
+	}
+}
+
+// The control groups of former versions' workers, which do not tell whose they are, are removed if nothing is in them.
+func TestCgroupOfFormerVersion(t *testing.T) {
+	c := newCgroup(t)
+	empty, used := filepath.Join(c.dir, "worker-1"), filepath.Join(c.dir, "worker-2")
+	for _, dir := range []string{empty, used} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		os.Remove(used)
+	})
+	if err := moveTo(used, cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, echo(nil))
+	o.Cgroup = c
+	ready(t, supervise(t, o))
+	if _, err := os.Stat(empty); err == nil {
+		t.Errorf("%s is still there", empty)
+	}
+	if members := membersOf(used); !slices.Equal(members, []int{cmd.Process.Pid}) {
+		t.Errorf("in %s are %v, want %d", used, members, cmd.Process.Pid)
+	}
+}
+
 // A worker that cannot have a group of its own runs without one.
 func TestCgroupThatIsGone(t *testing.T) {
 	o := options(t, echo(nil))
-	o.Cgroup = &Cgroup{filepath.Join(t.TempDir(), "gone")}
+	o.Cgroup = &Cgroup{filepath.Join(t.TempDir(), "gone"), instance(t)}
 	ready(t, supervise(t, o))
 	o = options(t, echo(nil))
-	o.Cgroup = &Cgroup{t.TempDir()} // a folder that is no control group: the kernel refuses to start anything in it
+	o.Cgroup = &Cgroup{t.TempDir(), instance(t)} // a folder that is no control group: the kernel refuses to start anything in it
 	ready(t, supervise(t, o))
 }
 

@@ -97,11 +97,12 @@ func TestDelegatedControlGroup(t *testing.T) {
 			if got := groupOf(t, h.Daemon.Process.Pid); got != path+"/daemon" {
 				t.Errorf("the daemon is in %s, want it in a leaf of %s", got, path)
 			}
-			if got := groupOf(t, first); got != path+"/worker-1" {
-				t.Errorf("the worker is in %s, want it in a leaf of %s", got, path)
+			leaf := path + "/worker-" + instanceOf(h) + "-1"
+			if got := groupOf(t, first); got != leaf {
+				t.Errorf("the worker is in %s, want it in %s", got, leaf)
 			}
 			hidden := readPID(t, h, child, 0)
-			if got := groupOf(t, hidden); got != path+"/worker-1" {
+			if got := groupOf(t, hidden); got != leaf {
 				t.Errorf("the worker's child is in %s", got)
 			}
 			syscall.Kill(first, syscall.SIGKILL)
@@ -126,6 +127,43 @@ func TestDelegatedControlGroup(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// instanceOf is a daemon's instance.
+func instanceOf(h *rig.Home) string {
+	s, _ := rig.Report[rig.Status](h, "status")
+	return s.Instance
+}
+
+// Two stokers in one control group run side by side: the start and the end of one leave the other's worker alone.
+func TestTwoInOneControlGroup(t *testing.T) {
+	t.Parallel()
+	a, b := newBreeder(t, rig.Released), rig.NewHome(t, rig.Released, rig.Config)
+	path := delegated(t, a, "user.delegate")
+	b.Under = a.Under
+	a.Start()
+	if err := awaitWorker(a, 0); err != nil {
+		t.Fatal(err)
+	}
+	first := enginePID(a)
+	b.Start()
+	if err := awaitWorker(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*rig.Home{a, b} {
+		if got, want := groupOf(t, enginePID(h)), path+"/worker-"+instanceOf(h)+"-1"; got != want {
+			t.Errorf("a worker is in %s, want it in %s", got, want)
+		}
+	}
+	if err := b.End(); err != nil {
+		t.Error(err)
+	}
+	if err := oneEngine(a); err != nil || enginePID(a) != first {
+		t.Errorf("after the other's life: worker %d, want %d; %v", enginePID(a), first, err)
+	}
+	if err := a.End(); err != nil {
+		t.Error(err)
 	}
 }
 
