@@ -89,6 +89,7 @@ func TestService(t *testing.T) {
 	c.drop("alice", "x", 10)
 	c.awaitFile("/srv/stoker/outbox/x.batch.json")
 	c.answers("/srv/stoker/outbox/x.output.jsonl", 10)
+	c.says("ls /sys/fs/cgroup/system.slice/stoker.service", "daemon", "worker-"+strings.TrimSpace(c.read("/var/lib/stoker/instance"))+"-1")
 
 	// Once more changes nothing, a new program or another unit restarts it, and the configuration stays.
 	pid := c.mainPID()
