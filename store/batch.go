@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -39,13 +40,19 @@ type Batch struct {
 // OpenBatch opens a batch that has not ended, and recovers it: whole results behind the last checkpoint are adopted, a
 // torn tail is cut off.
 func (s *Store) OpenBatch(id string) (*Batch, error) {
+	return s.OpenBatchContext(context.Background(), id)
+}
+
+// OpenBatchContext is OpenBatch until the context ends: reading a whole journal may take minutes. A batch that was not
+// opened for that is as it was.
+func (s *Store) OpenBatchContext(ctx context.Context, id string) (*Batch, error) {
 	b, err := s.openBatch(id, os.O_RDWR)
 	if err != nil {
 		return nil, err
 	}
 	err = b.checkSnapshot()
 	if err == nil {
-		err = b.recover()
+		err = b.recover(ctx)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("recover batch %s: %w", id, err), b.Close())

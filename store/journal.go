@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -104,6 +105,19 @@ type source interface {
 	io.ReaderAt
 	Name() string
 	Stat() (fs.FileInfo, error)
+}
+
+// interruptible is a source that cannot be read any more once the context has ended.
+type interruptible struct {
+	ctx context.Context
+	source
+}
+
+func (f interruptible) ReadAt(b []byte, at int64) (int, error) {
+	if err := f.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return f.source.ReadAt(b, at)
 }
 
 // frameReader reads frames one after another. Its frames' payloads are valid until the next call.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -21,8 +22,8 @@ type Recovery struct {
 }
 
 // recover brings an opened batch to where its journal is, and the journal to where the batch can go on.
-func (b *Batch) recover() error {
-	checked, err := b.readJournal()
+func (b *Batch) recover(ctx context.Context) error {
+	checked, err := b.readJournal(ctx)
 	if err != nil {
 		return err
 	}
@@ -31,7 +32,7 @@ func (b *Batch) recover() error {
 
 // readJournal reads the journal behind the checkpoint, or all of it if the checkpoint is of no use. It changes no file.
 // Checked is how far the checkpoint covers it.
-func (b *Batch) readJournal() (checked int64, err error) {
+func (b *Batch) readJournal(ctx context.Context) (checked int64, err error) {
 	checked = b.progress.Offset
 	if checked < int64(len(journalHead)) || checked > b.journal.offset {
 		checked = int64(len(journalHead)) // the checkpoint is damaged, or ahead of the journal
@@ -41,7 +42,7 @@ func (b *Batch) readJournal() (checked int64, err error) {
 	if b.Recovered.Rescanned {
 		read = b.rescan
 	}
-	valid, err := read(checked)
+	valid, err := read(interruptible{ctx, b.journal.f}, checked)
 	if err != nil {
 		return 0, err
 	}
@@ -50,11 +51,11 @@ func (b *Batch) readJournal() (checked int64, err error) {
 }
 
 // readTail adopts the whole frames behind the checkpoint, and returns where the last one ends.
-func (b *Batch) readTail(checked int64) (valid int64, err error) {
-	if err := b.readControlFrames(); err != nil {
+func (b *Batch) readTail(journal source, checked int64) (valid int64, err error) {
+	if err := b.readControlFrames(journal); err != nil {
 		return 0, err
 	}
-	return scanJournal(b.journal.f, checked, b.journal.offset, false, b.adopt)
+	return scanJournal(journal, checked, b.journal.offset, false, b.adopt)
 }
 
 // settle takes down what a journal that is valid up to an offset says of the batch.
@@ -142,11 +143,11 @@ func (b *Batch) adopt(_ int64, f Frame) error {
 
 // readControlFrames finds the control frames before the checkpoint. They are written only while the engine dies or when
 // the batch is finalizing, so only then the checked part of the journal is read.
-func (b *Batch) readControlFrames() error {
+func (b *Batch) readControlFrames(journal source) error {
 	if b.Record.State != Finalizing && b.Record.Suspects == 0 {
 		return nil
 	}
-	_, err := scanJournal(b.journal.f, int64(len(journalHead)), b.progress.Offset, true, func(_ int64, f Frame) error {
+	_, err := scanJournal(journal, int64(len(journalHead)), b.progress.Offset, true, func(_ int64, f Frame) error {
 		return b.enter(f)
 	})
 	return err
@@ -195,10 +196,10 @@ func (b *Batch) enterEngine(payload []byte) error {
 
 // rescan counts the batch's results from the journal alone. There is no checkpoint that tells a torn tail from damage
 // further up, so frames behind damage are adopted, too; it costs a bit of memory for each request.
-func (b *Batch) rescan(start int64) (valid int64, err error) {
+func (b *Batch) rescan(journal source, start int64) (valid int64, err error) {
 	p := Progress{HandedOut: b.progress.HandedOut, Redone: b.progress.Redone}
 	records, end := newBitmap(b.Meta.Requests), uint32(0)
-	valid, err = scanJournal(b.journal.f, start, b.journal.offset, true, func(_ int64, f Frame) error {
+	valid, err = scanJournal(journal, start, b.journal.offset, true, func(_ int64, f Frame) error {
 		if err := b.enter(f); err != nil || !f.Kind.IsResult() {
 			return err
 		}

@@ -230,17 +230,21 @@ func (v *verifier) run(ctx context.Context) error {
 		v.report.Ended++
 		return v.checkPublished(ctx)
 	}
-	return v.checkRecovery()
+	return v.checkRecovery(ctx)
 }
 
 // checkRecovery goes the way of the next start in memory.
-func (v *verifier) checkRecovery() error {
+func (v *verifier) checkRecovery(ctx context.Context) error {
 	b, err := v.store.openBatch(v.id, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
-	if _, err := b.readJournal(); err != nil {
+	_, err = b.readJournal(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
 		v.broken(Resumes, b.journal.f.Name(), 0, "the next start cannot recover the batch: %v", err)
 		return nil
 	}

@@ -3,6 +3,7 @@
 package dispatch
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -58,6 +59,9 @@ type Dispatcher struct {
 	calls    chan func()
 	drain    chan time.Duration
 	done     chan struct{}
+
+	opening     context.Context // of batches
+	stopOpening context.CancelFunc
 
 	// Only used by the goroutine of Run.
 	capacity    engine.Capacity
@@ -126,8 +130,9 @@ type flight struct {
 
 // New returns a dispatcher; Run starts it.
 func New(o Options) *Dispatcher {
+	opening, stop := context.WithCancel(context.Background())
 	return &Dispatcher{
-		o: o, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
+		o: o, opening: opening, stopOpening: stop, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
 		drain: make(chan time.Duration, 2), done: make(chan struct{}), committed: make(chan commitResult, 1),
 		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: openLimit(), lineLimit: store.MaxPayload,
 	}
@@ -171,9 +176,10 @@ func (d *Dispatcher) LeaveOut(id string, err error) {
 	}
 }
 
-// Drain makes Run end: nothing new is submitted, and what is in flight may finish within the time. A second call with 0
-// ends the wait.
+// Drain makes Run end: nothing new is submitted, no batch is opened any more, which may take minutes, and what is in flight
+// may finish within the time. A second call with 0 ends the wait.
 func (d *Dispatcher) Drain(limit time.Duration) {
+	d.stopOpening()
 	select {
 	case d.drain <- limit:
 	case <-d.done:
@@ -303,7 +309,7 @@ func (d *Dispatcher) lookForRoom() {
 }
 
 func (d *Dispatcher) admit(r *store.Record) error {
-	if d.isFull() || len(d.waiting) > 0 {
+	if d.isFull() || len(d.waiting) > 0 || d.opening.Err() != nil {
 		d.waiting = append(d.waiting, r.ID)
 		return nil
 	}
@@ -313,6 +319,10 @@ func (d *Dispatcher) admit(r *store.Record) error {
 // open opens a batch. One that cannot be read costs itself: it stays as it is, and the next start tries again.
 func (d *Dispatcher) open(id string) error {
 	b, err := d.recover(id)
+	if d.opening.Err() != nil && errors.Is(err, context.Canceled) {
+		d.waiting = append([]string{id}, d.waiting...) // for the next start
+		return nil
+	}
 	if passes(err) {
 		d.waiting = append([]string{id}, d.waiting...) // that passes
 		d.patient(err)
@@ -337,7 +347,7 @@ func (d *Dispatcher) open(id string) error {
 // recover opens a batch, for which its whole journal may have to be read.
 func (d *Dispatcher) recover(id string) (*store.Batch, error) {
 	defer d.o.Pulse.Long()()
-	return d.o.Store.OpenBatch(id)
+	return d.o.Store.OpenBatchContext(d.opening, id)
 }
 
 // passes reports whether an error tells of a want that others end, not of a damaged batch.
@@ -364,7 +374,7 @@ func (d *Dispatcher) add(b *store.Batch) error {
 
 // openWaiting opens batches that waited for others to end.
 func (d *Dispatcher) openWaiting() error {
-	for before := -1; len(d.waiting) > 0 && len(d.waiting) != before && !d.isFull(); {
+	for before := -1; len(d.waiting) > 0 && len(d.waiting) != before && !d.isFull() && d.opening.Err() == nil; {
 		before = len(d.waiting)
 		id := d.waiting[0]
 		d.waiting = d.waiting[1:]

@@ -10,10 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"stoker/engine"
 	"stoker/store"
+	"stoker/test/faultfs"
 )
 
 func TestBatchRuns(t *testing.T) {
@@ -174,6 +176,48 @@ func TestDrain(t *testing.T) {
 		r.restart()
 		if n := r.feed.Snapshot().Running[0].Completed; n != 4 {
 			t.Errorf("%d completed, want 4", n)
+		}
+	})
+}
+
+// Draining ends the opening of a batch, however long its journal is, and no other is opened. Nothing of them is touched.
+func TestDrainWhileBatchesOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		ids := []string{r.admit("x", prompts("x", 4)...), r.admit("y", prompts("y", 4)...)}
+		r.ready(8)
+		r.answer(r.held()[0])
+		r.die(8)                                                 // the journal of a batch with suspects is read from its start
+		release, opened := make(chan struct{}), map[string]int{} // reads of each journal
+		r.disk.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.Read && filepath.Base(path) == "journal" {
+				opened[filepath.Base(filepath.Dir(path))]++
+				<-release
+			}
+			return nil
+		})
+		r.restart()
+		r.feed.Drain(time.Hour)
+		close(release)
+		if err := <-r.ended; err != nil {
+			t.Error(err)
+		}
+		r.ended <- nil
+		if diff := cmp.Diff(map[string]int{ids[0]: 1}, opened); diff != "" {
+			t.Errorf("reads of journals (-want +got):\n%s", diff)
+		}
+		if s := r.feed.Snapshot(); len(s.Unreadable) > 0 {
+			t.Errorf("unreadable are %+v", s.Unreadable)
+		}
+		r.disk.Set(nil)
+		r.restart()
+		r.ready(8)
+		r.answer(r.held()...)
+		r.tick()
+		for _, id := range ids {
+			if completed, _ := r.records(id); completed != 4 {
+				t.Errorf("%d of %s completed, want 4", completed, id)
+			}
 		}
 	})
 }
