@@ -220,12 +220,27 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	defer d.stopping(limit)()
 	d.o.Logger.Info().Int("in_flight", d.engine.Status().InFlight).Float64("limit_seconds", limit.Seconds()).
 		Msg("stopping; requests in flight may finish, another signal ends the wait")
-	err = errors.Join(err, d.line.Stop(limit, abort, d.engine.Stop), d.server.Close(), d.store.Close())
+	err = errors.Join(err, d.line.Stop(limit, abort, func() { d.stopEngine(abort) }), d.server.Close(), d.store.Close())
 	if fault := d.store.Fault(); fault != nil {
 		err = fault // the rest is what it led to
 	}
 	d.o.Logger.Info().Msg("stopped")
 	return err
+}
+
+// stopEngine gives the worker time to leave, until abort is closed.
+func (d *Daemon) stopEngine(abort <-chan struct{}) {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		d.engine.Stop()
+	}()
+	select {
+	case <-stopped:
+	case <-abort:
+		d.engine.Kill()
+		<-stopped
+	}
 }
 
 // Running is closed once Status and Batches may be called.

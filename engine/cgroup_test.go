@@ -90,7 +90,7 @@ func TestCgroupIsSwept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { p.end(0) }()
+	defer func() { p.end(0, nil) }()
 	child := readPID(t, pidFile)
 
 	o := options(t, echo(nil))

@@ -222,10 +222,10 @@ type end struct {
 // pipeGrace is how long pipes are read after the last process that is known to hold them has gone.
 const pipeGrace = time.Second
 
-// end gives the worker some time to leave, kills it with its whole tree and waits for its goroutines.
-func (p *process) end(grace time.Duration) end {
+// end gives the worker some time to leave, until abort is closed, kills it with its whole tree and waits for its goroutines.
+func (p *process) end(grace time.Duration, abort <-chan struct{}) end {
 	var e end
-	e.rest, e.byItself = p.awaitExit(grace)
+	e.rest, e.byItself = p.awaitExit(grace, abort)
 	e.err = killTree(p.tree())
 	close(p.buried)
 	// A process that hid from us may hold the other ends for ever.
@@ -247,7 +247,7 @@ func (p *process) end(grace time.Duration) end {
 }
 
 // awaitExit waits for the process to end by itself. It reads on: a worker that cannot write does not end either.
-func (p *process) awaitExit(grace time.Duration) (rest []message, exited bool) {
+func (p *process) awaitExit(grace time.Duration, abort <-chan struct{}) (rest []message, exited bool) {
 	timeout := time.NewTimer(grace)
 	defer timeout.Stop()
 	messages := p.messages
@@ -261,6 +261,8 @@ func (p *process) awaitExit(grace time.Duration) (rest []message, exited bool) {
 		case <-p.exited:
 			return rest, true
 		case <-timeout.C:
+			return rest, false
+		case <-abort:
 			return rest, false
 		}
 	}

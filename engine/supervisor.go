@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -47,6 +48,8 @@ type Supervisor struct {
 	tree   chan chan Tree
 	ctx    context.Context // ended by Stop
 	stop   context.CancelFunc
+	abort  chan struct{} // closed by Kill
+	kill   func()        // closes abort
 	done   chan struct{}
 
 	// Only used by the run goroutine.
@@ -85,9 +88,11 @@ func (l *life) tree() Tree {
 func NewSupervisor(o Options) *Supervisor {
 	s := &Supervisor{
 		o: o, events: make(chan Event), submit: make(chan []Request), cancel: make(chan []Key),
-		status: make(chan chan Status), tree: make(chan chan Tree), done: make(chan struct{}), inFlight: map[Key]struct{}{},
+		status: make(chan chan Status), tree: make(chan chan Tree), abort: make(chan struct{}), done: make(chan struct{}),
+		inFlight: map[Key]struct{}{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.kill = sync.OnceFunc(func() { close(s.abort) })
 	s.state = Status{Kind: o.Kind}
 	s.enter(Starting)
 	go s.run()
@@ -128,6 +133,12 @@ func (s *Supervisor) Status() Status {
 func (s *Supervisor) Stop() {
 	s.stop()
 	<-s.done
+}
+
+// Kill is Stop for a worker that has no time, or no more time, to leave by itself.
+func (s *Supervisor) Kill() {
+	s.kill()
+	s.Stop()
 }
 
 // Leftovers returns the living processes of this stoker's workers that are not of the current one. There should be none.
@@ -298,7 +309,7 @@ func (s *Supervisor) bury(p *process, cause error) error {
 		grace = exitTimeout
 	}
 	var e end
-	s.meanwhile(func() { e = p.end(grace) })
+	s.meanwhile(func() { e = p.end(grace, s.abort) })
 	s.life.process, s.state.PID = nil, 0
 	if s.alone = e.err == nil; !s.alone {
 		s.o.Logger.Error().Err(e.err).Msg("worker is not gone")

@@ -309,7 +309,7 @@ func TestSweepNamelessChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { p.end(0) }()
+	defer func() { p.end(0, nil) }()
 	if err := recordGroup(dir, p.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
@@ -346,6 +346,31 @@ func TestStopIsPolite(t *testing.T) {
 	s.Stop()
 	if said, err := os.ReadFile(file); err != nil || !strings.Contains(string(said), `"stop"`) {
 		t.Errorf("the worker was told %q: %v", said, err)
+	}
+}
+
+// Kill does not wait for a worker that takes its time to leave, also if Stop waits for it already.
+func TestKill(t *testing.T) {
+	dir := t.TempDir()
+	told, left := filepath.Join(dir, "told"), filepath.Join(dir, "left")
+	s := supervise(t, options(t, script(t, `echo "$hello" >&4; echo "$ready" >&4; serve; touch `+told+`; sleep 5; touch `+left)))
+	ready(t, s)
+	go s.Stop()
+	for end := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(told); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the worker is not told to leave")
+		}
+	}
+	s.Kill()
+	s.Kill()
+	if _, err := os.Stat(left); err == nil {
+		t.Error("the worker left when it wanted to")
+	}
+	if st := s.Status().State; st != Stopped {
+		t.Errorf("state is %s after Kill", st)
 	}
 }
 

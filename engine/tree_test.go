@@ -63,7 +63,7 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { p.end(0) }()
+	defer func() { p.end(0, nil) }()
 	for deadline := time.Now().Add(limit); len(leftovers(t, name, dir, Tree{})) == 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
@@ -90,7 +90,7 @@ func launch(t *testing.T, instance, body string) (p *process, child int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.end(0); log.Close() })
+	t.Cleanup(func() { p.end(0, nil); log.Close() })
 	return p, readPID(t, pidFile)
 }
 
