@@ -90,17 +90,41 @@ const (
 )
 
 // New opens the state and prepares the parts; Run starts them. The error is store.ErrInUse if another process has the
-// state, and ErrBadPath if a folder is unfit.
-func New(o Options) (*Daemon, error) {
+// state, and ErrBadPath if a folder is unfit. When ctx ends, so does New, with its error.
+func New(ctx context.Context, o Options) (*Daemon, error) {
 	d := &Daemon{o: o, shares: newShares(o.Config), started: time.Now(), pulses: newPulses(), running: make(chan struct{}), up: make(chan struct{})}
 	d.tellUp = sync.OnceFunc(func() { close(d.up) })
 	d.config.Store(o.Config)
 	go o.Systemd.Extend(d.up, startLimit)
-	if err := d.open(); err != nil {
+	if err := d.openUntil(ctx); err != nil {
 		d.tellUp()
 		return nil, err
 	}
 	return d, nil
+}
+
+// openUntil opens until ctx ends. Nothing can end the reading of a large database or the wait for a share, but the process
+// may end in the middle of either as it may by a power cut: whatever of it comes back late is undone.
+func (d *Daemon) openUntil(ctx context.Context) error {
+	opened := make(chan error)
+	go func() {
+		err := d.open()
+		select {
+		case opened <- err:
+		case <-ctx.Done():
+			if err == nil {
+				d.store.Close()
+			}
+		}
+	}()
+	select {
+	case err := <-opened:
+		return err
+	case <-ctx.Done():
+		d.o.Systemd.Stopping()
+		d.o.Logger.Info().Msg("stopped before it was up")
+		return ctx.Err()
+	}
 }
 
 // open makes the folders and opens the state.
@@ -109,6 +133,7 @@ func (d *Daemon) open() error {
 	if d.missing, err = makeFolders(d.o.Config, &d.o.Logger); err != nil {
 		return err
 	}
+	faults.Hang("start")
 	if d.store, err = store.Open(d.o.Config.Paths.State); errors.Is(err, os.ErrPermission) {
 		return &FolderError{d.o.Config.Paths.State, stateMode, err}
 	} else if err != nil {
@@ -200,7 +225,7 @@ func groupID(name string) (int, error) {
 }
 
 // Run works until the context ends, then drains: it takes no more files and lets requests in flight finish for up to
-// run.drain, or until abort is closed. An error means that the state cannot be written; the process must start anew.
+// run.drain, or until abort is closed, by which the worker is killed, too. An error means that the state cannot be written; the process must start anew.
 func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	if err := d.start(); err != nil {
 		d.tellUp()

@@ -30,8 +30,8 @@ func newOnceCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "once FILE...",
 		Short: "Run these files, print where the results are, and stop",
-		Long: `Once starts an engine, runs the files and stops: what a script around LLM.generate does, but a crash or Ctrl-C loses
-nothing. Run the same command again to go on where it stopped. Results go beside each file (with --root: to its outbox), or to
+		Long: `Once starts an engine, runs the files and stops: what a script around LLM.generate does, but a crash, Ctrl-C or a terminal
+that is closed loses nothing (under nohup it goes on). Run the same command again to go on where it stopped. Results go beside each file (with --root: to its outbox), or to
 --output: a file for one FILE, a folder for several. It exits with 3 if some lines failed.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, paths []string) error { return a.once(cmd.Context(), paths, f) },
@@ -42,6 +42,7 @@ nothing. Run the same command again to go on where it stopped. Results go beside
 }
 
 func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
+	ctx, abort := endedByHangup(ctx)
 	if err := checkFiles(paths); err != nil { // before anything reads them: reading a pipe would wait for ever
 		return fmt.Errorf("once: %w", err)
 	}
@@ -62,8 +63,11 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	if err != nil {
 		return err
 	}
-	d, _, err := a.newDaemon(loaded, noNotifier)
-	if err != nil {
+	d, _, err := a.newDaemon(ctx, loaded, noNotifier)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return interrupted()
+	case err != nil:
 		return err
 	}
 	if a.root == "" {
@@ -77,7 +81,7 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	defer stop()
 	done := make(chan error, 1)
 	go func() {
-		done <- d.Run(runCtx, secondSignal(ctx))
+		done <- d.Run(runCtx, abort)
 		close(done)
 	}()
 	batches, err := a.runOnce(ctx, d, inboxShare(&loaded.Config), drops, runAgain, done)
@@ -180,7 +184,7 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, shared durable.FS, 
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, &exitError{code: exitInterrupted, err: errors.New("interrupted; what is done is kept"), hint: "run the same command again to go on"}
+			return nil, interrupted()
 		case err := <-done:
 			if err == nil {
 				err = errors.New("stopped before the files had ended")
@@ -208,6 +212,10 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, shared durable.FS, 
 		}
 		p.show(status, batches)
 	}
+}
+
+func interrupted() *exitError {
+	return &exitError{code: exitInterrupted, err: errors.New("interrupted; what is done is kept"), hint: "run the same command again to go on"}
 }
 
 // archiveTimeout is how long `once` waits for inputs to be archived after their results are there. The next start does it
