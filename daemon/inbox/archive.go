@@ -20,10 +20,11 @@ type archiver struct {
 	wake chan struct{}
 	left chan departure // what became of duplicates
 
-	mu      sync.Mutex
-	ended   []*store.Record // batches whose input is to leave .processing
-	aside   []*claim        // duplicates to be set aside, each once
-	problem error           // why ended is not empty
+	mu        sync.Mutex
+	pollEvery time.Duration   // the first pause between two tries
+	ended     []*store.Record // batches whose input is to leave .processing
+	aside     []*claim        // duplicates to be set aside, each once
+	problem   error           // why ended is not empty
 }
 
 // departure is what setting a duplicate aside came to.
@@ -41,9 +42,10 @@ type Archive struct {
 }
 
 func newArchiver(in *Inbox) *archiver {
-	own := &Inbox{o: in.o} // with the settings of the start, of which it uses PollEvery
+	own := &Inbox{o: in.o}
+	own.o.Settings = Settings{} // which are the inbox's
 	own.o.FS = in.o.ArchiveFS
-	return &archiver{in: own, wake: make(chan struct{}, 1), left: make(chan departure)}
+	return &archiver{in: own, pollEvery: in.o.PollEvery, wake: make(chan struct{}, 1), left: make(chan departure)}
 }
 
 func (a *archiver) status() Archive {
@@ -73,6 +75,23 @@ func (a *archiver) setAside(c *claim) {
 	a.signal()
 }
 
+// configure changes how soon what failed is tried again. It does not block.
+func (a *archiver) configure(pollEvery time.Duration) {
+	a.mu.Lock()
+	changed := a.pollEvery != pollEvery
+	a.pollEvery = pollEvery
+	a.mu.Unlock()
+	if changed {
+		a.signal()
+	}
+}
+
+func (a *archiver) firstPause() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pollEvery
+}
+
 func (a *archiver) signal() {
 	select {
 	case a.wake <- struct{}{}:
@@ -86,11 +105,12 @@ const maxArchivePause = 30 * time.Second
 // run archives until the context ends. What cannot be moved now is tried again.
 func (a *archiver) run(ctx context.Context) {
 	a.recover()
-	pause := a.in.o.PollEvery
+	first := a.firstPause()
+	pause := first
 	for {
 		a.setAsideAll(ctx)
-		if a.archiveEnded(ctx) {
-			pause = a.in.o.PollEvery
+		if done, configured := a.archiveEnded(ctx), a.firstPause(); done || configured != first {
+			first, pause = configured, configured
 		}
 		var again <-chan time.Time
 		if a.status().Waiting > 0 {

@@ -71,6 +71,32 @@ func TestSetAsideIsNoted(t *testing.T) {
 	})
 }
 
+// An input that cannot be archived is tried again as the settings say that are in effect.
+func TestArchiveIsConfigured(t *testing.T) {
+	bubble(t, func(r *rig) {
+		disk := faultfs.New(durable.Local{})
+		disk.Set(func(_ faultfs.Op, path string) error {
+			if strings.HasPrefix(path, r.o.Archive) {
+				return unix.EIO
+			}
+			return nil
+		})
+		r.o.FS = disk
+		r.write("x.jsonl", line)
+		r.run()
+		r.pass(5 * time.Second)
+		r.end(r.admitted[0])
+		r.pass(5*time.Minute + maxArchivePause/2) // by now the pauses have grown as long as they get
+		s := r.o.Settings
+		s.PollEvery = time.Second
+		r.inbox.Configure(s)
+		r.pass(s.PollEvery / 2)
+		disk.Set(nil)
+		r.pass(s.PollEvery)
+		r.wantTree("archive", "done/x.jsonl")
+	})
+}
+
 // A copy on another filesystem is made once, also where the original cannot be removed at first.
 func TestCopyIsMadeOnce(t *testing.T) {
 	bubble(t, func(r *rig) {

@@ -177,6 +177,7 @@ func (in *Inbox) configure() {
 	defer in.mu.Unlock()
 	if in.next != nil {
 		in.o.Settings, in.next = *in.next, nil
+		in.archiver.configure(in.o.PollEvery)
 	}
 }
 
