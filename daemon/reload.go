@@ -25,6 +25,9 @@ func (d *Daemon) Reload(read func() (*config.Config, error)) {
 	err := d.replace(read, r)
 	if err != nil {
 		r.Refused = reasons(err)
+		if last := d.reload.Load(); last != nil {
+			r.Waiting = last.Waiting // for the next start still
+		}
 		d.o.Logger.Error().Strs("errors", r.Refused).Msg("configuration is refused; everything stays as it was")
 	}
 	d.reload.Store(r)

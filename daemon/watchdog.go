@@ -160,10 +160,13 @@ func (d *Daemon) statusLine() string {
 	for _, t := range d.shares.Troubles() {
 		parts = append(parts, t.Err.Error())
 	}
-	if r := d.reload.Load(); r != nil && len(r.Refused) > 0 {
-		parts = append(parts, "configuration refused: "+r.Refused[0])
-	} else if r != nil && len(r.Waiting) > 0 {
-		parts = append(parts, "to be restarted for "+strings.Join(r.Waiting, ", "))
+	if r := d.reload.Load(); r != nil {
+		if len(r.Refused) > 0 {
+			parts = append(parts, "configuration refused: "+r.Refused[0])
+		}
+		if len(r.Waiting) > 0 {
+			parts = append(parts, "to be restarted for "+strings.Join(r.Waiting, ", "))
+		}
 	}
 	if hanging := d.hanging.Load(); hanging != nil {
 		parts = append([]string{*hanging}, parts...)

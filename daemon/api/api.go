@@ -62,7 +62,7 @@ type Settings struct {
 type Reload struct {
 	At      time.Time `json:"at"`
 	Refused []string  `json:"refused,omitzero"` // why all of it was
-	Waiting []string  `json:"waiting,omitzero"` // keys that take effect at the next start
+	Waiting []string  `json:"waiting,omitzero"` // keys that take effect at the next start; if it was refused: those of the one before
 }
 
 // Batch is a batch with its progress. Times are RFC 3339.
