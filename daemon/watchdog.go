@@ -95,8 +95,9 @@ func (d *Daemon) stopping(limit time.Duration) (stopped func()) {
 // keepAlive feeds the watchdog while nobody hangs. Nobody may keep silent for half of what it allows: a hang is ended
 // before twice that has passed.
 func (d *Daemon) keepAlive(ctx context.Context, interval time.Duration) {
-	m := pulse.NewMonitor(interval/2, func() bool { return d.store.Waiting() > slowDisk }, d.pulses.owners()...)
-	tick := time.NewTicker(interval / 4)
+	every := interval / 4
+	m := pulse.NewMonitor(interval/2, every, func() bool { return d.store.Waiting() > slowDisk }, d.pulses.owners()...)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {

@@ -12,22 +12,25 @@ type Owner struct {
 // Monitor finds owners that hang. Its methods are called from one goroutine.
 type Monitor struct {
 	patience time.Duration
+	every    time.Duration // between two looks
 	stalled  func() bool
 	owners   []watched
+	looked   time.Time
 }
 
 type watched struct {
 	Owner
 	seen  uint64    // beats
 	since time.Time // when it gave its last sign of life, as far as a look has shown
+	hangs bool      // as of the last look
 }
 
-// NewMonitor watches owners, each of which may keep silent for the given time. While stalled says that what all of them
-// need does not come on, nobody hangs.
-func NewMonitor(patience time.Duration, stalled func() bool, owners ...Owner) *Monitor {
-	m := &Monitor{patience: patience, stalled: stalled}
+// NewMonitor watches owners, each of which may keep silent for patience, and is to look every so often. While stalled says
+// that what all of them need does not come on, nobody hangs.
+func NewMonitor(patience, every time.Duration, stalled func() bool, owners ...Owner) *Monitor {
+	m := &Monitor{patience: patience, every: every, stalled: stalled, looked: time.Now()}
 	for _, o := range owners {
-		m.owners = append(m.owners, watched{o, o.Pulse.beats.Load(), time.Now()})
+		m.owners = append(m.owners, watched{Owner: o, seen: o.Pulse.beats.Load(), since: time.Now()})
 	}
 	return m
 }
@@ -38,17 +41,20 @@ type Hung struct {
 	Since time.Time
 }
 
-// Look returns the owners that hang, and asks each for the next look. Looks should be more frequent than owners may be
-// silent.
+// Look returns the owners that hang, and asks each for the next look. One that comes late itself counts anew for those that
+// did not hang before: the process was stopped (SIGSTOP, a frozen control group, a virtual machine that was paused), the
+// owners with it.
 func (m *Monitor) Look() (hung []Hung) {
 	now, stalled := time.Now(), m.stalled()
+	late := now.Sub(m.looked) > m.every+m.every/2
+	m.looked = now
 	for i := range m.owners {
 		w := &m.owners[i]
 		beats := w.Pulse.beats.Load()
-		if stalled || beats != w.seen || w.Pulse.excused() || w.After != nil && w.After.excused() {
+		if stalled || late && !w.hangs || beats != w.seen || w.Pulse.excused() || w.After != nil && w.After.excused() {
 			w.seen, w.since = beats, now
 		}
-		if now.Sub(w.since) > m.patience {
+		if w.hangs = now.Sub(w.since) > m.patience; w.hangs {
 			hung = append(hung, Hung{w.Name, w.since})
 		}
 		w.Pulse.ask()

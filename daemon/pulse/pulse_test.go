@@ -66,14 +66,14 @@ func want(t *testing.T, got []string, hung ...string) {
 
 func TestIdleOwnerAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		want(t, looks(NewMonitor(patience, never, Owner{Name: "a", Pulse: run(t).Pulse}), time.Hour))
+		want(t, looks(NewMonitor(patience, every, never, Owner{Name: "a", Pulse: run(t).Pulse}), time.Hour))
 	})
 }
 
 func TestHungOwnerIsFoundAndItsEndToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := run(t), run(t)
-		m := NewMonitor(patience, never, Owner{Name: "a", Pulse: a.Pulse}, Owner{Name: "b", Pulse: b.Pulse})
+		m := NewMonitor(patience, every, never, Owner{Name: "a", Pulse: a.Pulse}, Owner{Name: "b", Pulse: b.Pulse})
 		looks(m, time.Minute)
 		release := make(chan struct{})
 		a.work <- func() { <-release }
@@ -84,11 +84,31 @@ func TestHungOwnerIsFoundAndItsEndToo(t *testing.T) {
 	})
 }
 
+// Owners that were stopped together with whoever looks do not hang, in the middle of whatever they were; a hang is found
+// all the same.
+func TestProcessIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := run(t)
+		m := NewMonitor(patience, every, never, Owner{Name: "a", Pulse: a.Pulse})
+		looks(m, time.Minute)
+		release := make(chan struct{})
+		a.work <- func() { <-release }
+		want(t, looks(m, patience-every))
+		time.Sleep(time.Hour)
+		want(t, looks(m, patience))
+		want(t, looks(m, 2*every), "a")
+		time.Sleep(time.Hour)
+		want(t, looks(m, every), "a") // it did so before
+		close(release)
+		want(t, looks(m, 2*every))
+	})
+}
+
 // A call to a share that does not come back is no hang, however long; what comes after it may be one.
 func TestStorageIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := run(t)
-		m := NewMonitor(patience, never, Owner{Name: "a", Pulse: a.Pulse})
+		m := NewMonitor(patience, every, never, Owner{Name: "a", Pulse: a.Pulse})
 		share, release := make(chan struct{}), make(chan struct{})
 		a.work <- func() {
 			a.Begin()
@@ -108,7 +128,7 @@ func TestStorageIsWaitedFor(t *testing.T) {
 func TestSlowTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := run(t)
-		m := NewMonitor(patience, never, Owner{Name: "a", Pulse: a.Pulse})
+		m := NewMonitor(patience, every, never, Owner{Name: "a", Pulse: a.Pulse})
 		a.work <- func() {
 			for range 800 {
 				a.Begin()
@@ -124,7 +144,7 @@ func TestSlowTurn(t *testing.T) {
 func TestLongStepsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := run(t)
-		m := NewMonitor(patience, never, Owner{Name: "a", Pulse: a.Pulse})
+		m := NewMonitor(patience, every, never, Owner{Name: "a", Pulse: a.Pulse})
 		release := make(chan struct{})
 		a.work <- func() {
 			defer a.Long()()
@@ -142,7 +162,7 @@ func TestWaitingForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b := run(t), run(t)
 		stalled := false // only used by this goroutine, which looks
-		m := NewMonitor(patience, func() bool { return stalled },
+		m := NewMonitor(patience, every, func() bool { return stalled },
 			Owner{Name: "a", Pulse: a.Pulse}, Owner{Name: "b", Pulse: b.Pulse, After: a.Pulse})
 		release := make(chan struct{})
 		end := a.Long()
@@ -167,7 +187,7 @@ func TestAnswer(t *testing.T) {
 				<-release
 			}
 		})
-		m := NewMonitor(patience, never, Owner{Name: "engine", Pulse: p})
+		m := NewMonitor(patience, every, never, Owner{Name: "engine", Pulse: p})
 		want(t, looks(m, time.Hour))
 		hangs.Store(true)
 		want(t, looks(m, patience+2*every), "engine")
