@@ -203,7 +203,7 @@ func (s *Store) hold(key []byte) (free bool, err error) {
 	if _, busy := s.reserved[string(key)]; busy {
 		return false, nil
 	}
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		free = tx.Bucket(bucketNames).Get(key) == nil
 		return nil
 	})

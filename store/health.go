@@ -129,8 +129,8 @@ func (s *Store) write(change func(tx *bbolt.Tx) error) error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		faults.Hang("store")
 		txid = tx.ID()
-		refused = change(tx)
 		end = s.health.waits.begin() // not before: so far nothing waited for the disk
+		refused = change(tx)
 		return refused
 	})
 	end()

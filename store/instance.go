@@ -35,7 +35,7 @@ func readInstance(dir string) (string, error) {
 
 // loadInstance reads the id from the database.
 func (s *Store) loadInstance() error {
-	return s.db.View(func(tx *bbolt.Tx) error {
+	return s.view(func(tx *bbolt.Tx) error {
 		id := tx.Bucket(bucketInfo).Get(keyInstance)
 		if id == nil {
 			return fmt.Errorf("open state db %s: %w: the instance is missing", s.db.Path(), ErrDamagedDB)

@@ -80,7 +80,7 @@ func (s *Store) batchDir(id string) string { return filepath.Join(s.dir, batches
 // Get returns a batch's record, or ErrNotFound.
 func (s *Store) Get(id string) (*Record, error) {
 	var r *Record
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+	err := s.view(func(tx *bbolt.Tx) (err error) {
 		r, err = getRecord(tx, id)
 		return err
 	})
@@ -116,7 +116,7 @@ func (s *Store) BadRecords() ([]BadRecord, error) {
 }
 
 func (s *Store) eachRecord(visit func(id string, r *Record, err error)) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
+	return s.view(func(tx *bbolt.Tx) error {
 		return tx.Bucket(bucketBatches).ForEach(func(k, v []byte) error {
 			r, err := decodeRecord(string(k), v)
 			visit(string(k), r, err)
@@ -138,7 +138,7 @@ func (s *Store) Progress(id string) (*Progress, error) {
 // checkpoint returns a batch's last checkpoint, or errProgress if it is damaged.
 func (s *Store) checkpoint(id string) (*Progress, error) {
 	var p *Progress
-	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+	err := s.view(func(tx *bbolt.Tx) (err error) {
 		p, err = getProgress(tx, id)
 		return err
 	})
@@ -150,7 +150,7 @@ func (s *Store) Meta(id string) (*Meta, error) { return readMeta(s.fs, s.batchDi
 
 // FindActive returns the batch that has the same queue, name and bytes and is not yet finalizing, or "".
 func (s *Store) FindActive(queue string, input Input) (id string, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		id = string(tx.Bucket(bucketActive).Get(activeKey(queue, input)))
 		return nil
 	})

@@ -8,7 +8,8 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// waits are the reads, writes and syncs of the state that are under way. (bbolt reads by page faults, which cannot be told.)
+// waits are the reads, writes and syncs of the state that are under way. bbolt reads by page faults, so that whatever uses a
+// transaction counts as one.
 type waits struct {
 	mu    sync.Mutex
 	began map[*wait]struct{}
@@ -39,6 +40,14 @@ func (s *Store) Waiting() time.Duration {
 		longest = max(longest, time.Since(this.at))
 	}
 	return longest
+}
+
+// view reads the database.
+func (s *Store) view(read func(*bbolt.Tx) error) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		defer s.health.waits.begin()()
+		return read(tx)
+	})
 }
 
 // errNothing undoes a transaction that was to do nothing.

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"stoker/store/durable"
 	"stoker/test/faultfs"
 )
@@ -54,4 +56,36 @@ func testWaiting(t *testing.T, slow faultfs.Op, do func(durable.File)) {
 		}
 		s.Ping()
 	})
+}
+
+// Whatever looks at the database may wait for the disk, by a page fault that nobody else sees.
+func TestDatabaseIsWaitedFor(t *testing.T) {
+	for name, use := range map[string]func(s *Store, wait func()) error{
+		"read": func(s *Store, wait func()) error { return s.eachRecord(func(string, *Record, error) { wait() }) },
+		"change": func(s *Store, wait func()) error {
+			return s.write(func(*bbolt.Tx) error { wait(); return nil })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := Open(t.TempDir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				must(t, s.write(func(tx *bbolt.Tx) error { return putRecord(tx, &Record{ID: "x"}) }))
+				release, ended := make(chan struct{}), make(chan error)
+				go func() { ended <- use(s, func() { <-release }) }()
+				time.Sleep(time.Minute)
+				if d := s.Waiting(); d != time.Minute {
+					t.Errorf("an operation of a minute took %s so far", d)
+				}
+				close(release)
+				must(t, <-ended)
+				if d := s.Waiting(); d != 0 {
+					t.Errorf("what came back has been under way for %s", d)
+				}
+			})
+		})
+	}
 }
