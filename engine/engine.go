@@ -105,6 +105,8 @@ type Status struct {
 	PromptTokens int64   `json:"prompt_tokens"`
 	OutputTokens int64   `json:"generation_tokens"`
 	OutputRate   float64 `json:"generation_tokens_per_second"` // over the last second
+
+	Replicas []Status `json:"replicas,omitzero"` // if there are several: this is their sum
 }
 
 // PermanentError stops the supervisor: starting the worker again would end the same way.

@@ -78,7 +78,7 @@ func leftovers(t *testing.T, instance, dir string, current Tree) []Process {
 const limit = 30 * time.Second
 
 // next returns the next event.
-func next(t *testing.T, s *Supervisor) Event {
+func next(t *testing.T, s Replica) Event {
 	t.Helper()
 	select {
 	case ev, open := <-s.Events():
@@ -93,7 +93,7 @@ func next(t *testing.T, s *Supervisor) Event {
 }
 
 // nextOf returns the next event, which must be of type E.
-func nextOf[E Event](t *testing.T, s *Supervisor) E {
+func nextOf[E Event](t *testing.T, s Replica) E {
 	t.Helper()
 	ev := next(t, s)
 	e, ok := ev.(E)
@@ -104,7 +104,7 @@ func nextOf[E Event](t *testing.T, s *Supervisor) E {
 }
 
 // ready waits until the engine takes requests.
-func ready(t *testing.T, s *Supervisor) Capacity {
+func ready(t *testing.T, s Replica) Capacity {
 	t.Helper()
 	for {
 		if c := nextOf[Capacity](t, s); c.InFlight > 0 {
@@ -114,7 +114,7 @@ func ready(t *testing.T, s *Supervisor) Capacity {
 }
 
 // answers returns the next n answers by key.
-func answers(t *testing.T, s *Supervisor, n int) map[Key]Answer {
+func answers(t *testing.T, s Replica, n int) map[Key]Answer {
 	t.Helper()
 	got := map[Key]Answer{}
 	for len(got) < n {
@@ -126,7 +126,7 @@ func answers(t *testing.T, s *Supervisor, n int) map[Key]Answer {
 }
 
 // waitFor waits until the engine is in a state.
-func waitFor(t *testing.T, s *Supervisor, state State) Status {
+func waitFor(t *testing.T, s Replica, state State) Status {
 	t.Helper()
 	for deadline := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
 		st := s.Status()
