@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
@@ -152,6 +153,9 @@ func assign(dst reflect.Value, value any) error {
 
 func assignText(dst reflect.Value, value any) error {
 	text, ok := value.(string)
+	if n, isNumber := value.(int64); isNumber && dst.Kind() == reflect.Int { // a number, or a word for one
+		text, ok = strconv.FormatInt(n, 10), true
+	}
 	if !ok {
 		return wantGot(wanted(dst), kindOf(value))
 	}

@@ -65,7 +65,8 @@ type Engine struct {
 	ServedNames          []string          `toml:"served_names"`           // "*": a line may name any model
 	MaxModelLen          int               `toml:"max_model_len"`          // tokens; 0: the model's own
 	GPUMemoryUtilization float64           `toml:"gpu_memory_utilization"` // 0 < u <= 1; 0: vLLM's default
-	InFlight             int               `toml:"in_flight"`              // 0: 1.25 x the engine's batch size
+	Replicas             Replicas          `toml:"replicas"`               // workers, each with the model; default 1
+	InFlight             int               `toml:"in_flight"`              // of each replica; 0: 1.25 x the engine's batch size
 	LoadStall            Duration          `toml:"load_stall"`             // longest silence while loading, default 10m
 	Hang                 Duration          `toml:"hang"`                   // longest time without a token while requests are in flight, default 5m
 	Args                 map[string]any    `toml:"args"`                   // vLLM engine arguments by their Python names; of echo: delay, fail_every, crash_on, hang_on
@@ -125,6 +126,12 @@ const (
 
 // Duration is written with a unit: "2s", "30d". Bare numbers are refused.
 type Duration time.Duration
+
+// Replicas is a number of workers.
+type Replicas int
+
+// AutoReplicas is as many as the GPUs allow, one without GPUs: "auto".
+const AutoReplicas Replicas = 0
 
 // AutoDuration is a Duration or "auto".
 type AutoDuration struct {

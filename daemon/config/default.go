@@ -44,6 +44,7 @@ func Default() Config {
 		Engine: Engine{
 			Kind:        KindVLLM,
 			ServedNames: []string{"*"},
+			Replicas:    1,
 			LoadStall:   Duration(DefaultLoadStall),
 			Hang:        Duration(DefaultHang),
 		},

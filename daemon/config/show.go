@@ -77,6 +77,9 @@ func (l *Loaded) shown(k key, v reflect.Value) any {
 	case isSecret(k):
 		return hidden
 	}
+	if r, ok := v.Interface().(Replicas); ok && r != AutoReplicas {
+		return int64(r)
+	}
 	if text, ok := v.Interface().(encoding.TextMarshaler); ok {
 		if b, err := text.MarshalText(); err == nil {
 			return string(b)

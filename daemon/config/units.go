@@ -12,6 +12,7 @@ import (
 const (
 	wantDuration     = `a duration with a unit, like "2s", "1h30m" or "30d"`
 	wantAutoDuration = `"auto" or ` + wantDuration
+	wantReplicas     = `"auto", or 1 or more`
 	wantSize         = `a size with a unit, like "16MiB" or "512KB"`
 	wantMode         = `permission bits in octal, in quotes, like "0664"`
 )
@@ -107,6 +108,30 @@ func (d *AutoDuration) UnmarshalText(text []byte) error {
 }
 
 func (AutoDuration) want() string { return wantAutoDuration }
+
+// MarshalText implements encoding.TextMarshaler.
+func (r Replicas) MarshalText() ([]byte, error) {
+	if r == AutoReplicas {
+		return []byte("auto"), nil
+	}
+	return strconv.AppendInt(nil, int64(r), 10), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (r *Replicas) UnmarshalText(text []byte) error {
+	n, err := strconv.Atoi(string(text))
+	switch {
+	case string(text) == "auto":
+		*r = AutoReplicas
+	case err != nil || n < 1:
+		return wantGot(wantReplicas, strconv.Quote(string(text)))
+	default:
+		*r = Replicas(n)
+	}
+	return nil
+}
+
+func (Replicas) want() string { return wantReplicas }
 
 // sizeUnit is a unit of sizes and the bytes in it.
 type sizeUnit struct {
