@@ -49,7 +49,7 @@ type Daemon struct {
 	missing []string     // of these: those that could not be made yet. Only used by Run
 	parts   line.Options // of the line, but for its engine
 	line    *line.Line
-	engine  *engine.Supervisor
+	engine  engine.Replica
 	server  *api.Server
 	started time.Time
 	pulses  pulses
@@ -227,7 +227,7 @@ func groupID(name string) (int, error) {
 // Run works until the context ends, then drains: it takes no more files and lets requests in flight finish for up to
 // run.drain, or until abort is closed, by which the worker is killed, too. An error means that the state cannot be written; the process must start anew.
 func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
-	if err := d.start(); err != nil {
+	if err := d.start(ctx); err != nil {
 		d.tellUp()
 		return errors.Join(err, d.store.Close())
 	}
@@ -281,11 +281,13 @@ func (d *Daemon) isRunning() bool {
 }
 
 // start opens the socket and starts the engine and the line.
-func (d *Daemon) start() error {
-	d.engine = d.newSupervisor()
+func (d *Daemon) start(ctx context.Context) error {
+	var err error
+	if d.engine, err = d.startEngine(ctx); err != nil {
+		return err
+	}
 	d.parts.Engine = d.engine
 	d.line = line.New(d.parts)
-	var err error
 	if d.server, err = api.Listen(d.o.Config.SocketPath(), d); err != nil {
 		d.engine.Stop()
 		return err

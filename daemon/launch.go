@@ -17,22 +17,23 @@ import (
 	"stoker/engine/worker"
 )
 
-// newSupervisor starts the engine that the configuration names.
-func (d *Daemon) newSupervisor() *engine.Supervisor {
+// startEngine starts the engine that the configuration names.
+func (d *Daemon) startEngine(ctx context.Context) (engine.Replica, error) {
 	e := &d.o.Config.Engine
-	prepare := d.launchVLLM
+	launch := d.launchVLLM
 	if e.Kind == config.KindEcho {
-		prepare = d.launchEcho
+		launch = d.launchEcho
 	}
+	replicas := d.replicas(ctx)
 	group, err := engine.EnterDelegated(d.store.Instance())
 	if err != nil {
 		d.component("engine").Warn().Err(err).Msg("workers have no control group of their own")
 	}
-	return engine.NewSupervisor(engine.Options{
+	return engine.Start(engine.Options{
 		Cgroup: group,
-		Kind:   string(e.Kind), Instance: d.store.Instance(), LogDir: d.store.Dir(), Prepare: prepare, InFlight: e.InFlight,
+		Kind:   string(e.Kind), Instance: d.store.Instance(), LogDir: d.store.Dir(), Prepare: d.sharing(launch, replicas), InFlight: e.InFlight,
 		LoadStall: time.Duration(e.LoadStall), Hang: time.Duration(e.Hang), Logger: *d.component("engine"),
-	})
+	}, replicas)
 }
 
 func (d *Daemon) launchEcho(context.Context) (engine.Launch, error) {

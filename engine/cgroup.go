@@ -194,6 +194,14 @@ func membersOf(dir string) (pids []int) {
 	return pids
 }
 
+// of is the same group for the workers of another instance.
+func (c *Cgroup) of(instance string) *Cgroup {
+	if c == nil {
+		return nil
+	}
+	return &Cgroup{c.dir, instance}
+}
+
 // prefix is what the names of its workers' control groups begin with; a number follows.
 func (c *Cgroup) prefix() string { return workerPrefix + c.instance + "-" }
 

@@ -30,7 +30,7 @@ func instance(t *testing.T) string { return fmt.Sprintf("test-%d-%s", os.Getpid(
 func options(t *testing.T, launch Launch) Options {
 	return Options{
 		Kind: "echo", Instance: instance(t), LogDir: t.TempDir(), LoadStall: time.Minute, Hang: time.Minute, Logger: zerolog.Nop(),
-		Prepare: func(context.Context) (Launch, error) { return launch, nil },
+		Prepare: func(context.Context, int) (Launch, error) { return launch, nil },
 	}
 }
 

@@ -14,6 +14,7 @@ type Replica interface {
 	Status() Status
 	Leftovers() ([]Process, error)
 	Stop()
+	Kill()
 }
 
 var (
@@ -195,10 +196,15 @@ func (r *Replicas) Cancel(keys []Key) {
 func (r *Replicas) Events() <-chan Event { return r.events }
 
 // Stop ends all replicas and waits for them.
-func (r *Replicas) Stop() {
+func (r *Replicas) Stop() { r.end(Replica.Stop) }
+
+// Kill is Stop for workers that have no time, or no more time, to leave by themselves.
+func (r *Replicas) Kill() { r.end(Replica.Kill) }
+
+func (r *Replicas) end(one func(Replica)) {
 	var all sync.WaitGroup
 	for _, m := range r.all {
-		all.Go(m.Stop)
+		all.Go(func() { one(m.Replica) })
 	}
 	all.Wait()
 	<-r.done

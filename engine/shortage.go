@@ -77,12 +77,10 @@ func physicalDevice(n string, env []string) string {
 	if err != nil {
 		return n
 	}
-	for _, v := range env {
-		if list, ok := strings.CutPrefix(v, "CUDA_VISIBLE_DEVICES="); ok {
-			n = strconv.Itoa(i) // the last one counts, as in os/exec
-			if visible := strings.Split(list, ","); i < len(visible) && list != "" {
-				n = strings.TrimSpace(visible[i])
-			}
+	if visible, set := visibleDevices(env); set {
+		n = strconv.Itoa(i)
+		if i < len(visible) {
+			n = visible[i]
 		}
 	}
 	return n

@@ -19,11 +19,12 @@ import (
 // Options are what a Supervisor needs.
 type Options struct {
 	Kind     string
+	Replica  int    // its number, from 1
 	Instance string // marks the worker's processes
 	LogDir   string // worker.log goes there
 	Cgroup   *Cgroup
-	// Prepare finds out how to start the worker, anew for each start. A *PermanentError stops the supervisor.
-	Prepare   func(context.Context) (Launch, error)
+	// Prepare finds out how to start the worker of a replica, anew for each start. A *PermanentError stops the supervisor.
+	Prepare   func(ctx context.Context, replica int) (Launch, error)
 	InFlight  int           // requests to hold; 0: 1.25 x the engine's batch size
 	LoadStall time.Duration // longest silence while loading
 	Hang      time.Duration // longest time without a sign of work while requests are in flight
@@ -229,7 +230,7 @@ func (s *Supervisor) clear() error {
 	}
 	var n int
 	var err error
-	s.meanwhile(func() { n, err = s.sweep() })
+	s.meanwhile(func() { n, err = sweep(&s.o) })
 	if n > 0 {
 		s.o.Logger.Warn().Int("processes", n).Msg("killed what a former worker left behind")
 	}
@@ -237,20 +238,11 @@ func (s *Supervisor) clear() error {
 	return err
 }
 
-func (s *Supervisor) sweep() (int, error) {
-	hidden, err := s.o.Cgroup.sweep() // first: what has other marks as well is counted once
-	if err != nil {
-		return hidden, err
-	}
-	n, err := Sweep(s.o.Instance, s.o.LogDir)
-	return hidden + n, err
-}
-
 // start finds out how to start a worker, and starts it.
 func (s *Supervisor) start(log *logFile) (*process, error) {
 	var launch Launch
 	var err error
-	s.meanwhile(func() { launch, err = s.o.Prepare(s.ctx) })
+	s.meanwhile(func() { launch, err = s.o.Prepare(s.ctx, s.o.Replica) })
 	if err != nil {
 		return nil, err
 	}

@@ -195,7 +195,7 @@ func TestRetriedFailures(t *testing.T) {
 func TestPrepareFails(t *testing.T) {
 	for want, err := range map[State]error{BackOff: errors.New("busy"), Failed: &PermanentError{Message: "wrong", Hint: "mend it"}} {
 		o := options(t, Launch{})
-		o.Prepare = func(context.Context) (Launch, error) { return Launch{}, err }
+		o.Prepare = func(context.Context, int) (Launch, error) { return Launch{}, err }
 		if st := waitFor(t, supervise(t, o), want); st.Reason != err.Error() {
 			t.Errorf("reason is %q, want %q", st.Reason, err)
 		}
@@ -205,7 +205,7 @@ func TestPrepareFails(t *testing.T) {
 // Finding an interpreter may take seconds; callers are answered meanwhile, and Stop does not wait for it.
 func TestSlowPrepare(t *testing.T) {
 	o := options(t, Launch{})
-	o.Prepare = func(ctx context.Context) (Launch, error) {
+	o.Prepare = func(ctx context.Context, _ int) (Launch, error) {
 		<-ctx.Done()
 		return Launch{}, ctx.Err()
 	}

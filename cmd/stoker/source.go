@@ -103,7 +103,7 @@ func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, erro
 	if err != nil {
 		return nil, err
 	}
-	left, err := engine.Leftovers(o.store.Instance(), o.store.Dir(), engine.Tree{})
+	left, err := engine.AllLeftovers(o.store.Instance(), o.store.Dir())
 	if err != nil {
 		return nil, err
 	}

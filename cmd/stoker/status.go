@@ -138,26 +138,45 @@ func writeReload(w io.Writer, r *api.Reload) {
 	}
 }
 
+// writeEngine tells of the engine, and if it has several replicas of each of them.
 func writeEngine(w io.Writer, e *engine.Status) {
+	if len(e.Replicas) == 0 {
+		writeReplica(w, "engine", e)
+		return
+	}
+	ready := 0
+	for i := range e.Replicas {
+		if e.Replicas[i].State == engine.Ready {
+			ready++
+		}
+	}
+	fmt.Fprintf(w, "engine   %d of %d replicas ready, %d of %d in flight, %.0f tok/s\n", ready, len(e.Replicas), e.InFlight, e.Capacity, e.OutputRate)
+	for i := range e.Replicas {
+		writeReplica(w, fmt.Sprintf("  %d", i+1), &e.Replicas[i])
+	}
+}
+
+func writeReplica(w io.Writer, name string, e *engine.Status) {
+	tell := func(format string, args ...any) { fmt.Fprintf(w, "%-8s "+format+"\n", append([]any{name}, args...)...) }
 	switch e.State {
 	case engine.Ready:
-		fmt.Fprintf(w, "engine   ready, %s %s, model %s, %d of %d in flight, %.0f tok/s\n", e.Kind, e.Version, e.Model, e.InFlight, e.Capacity, e.OutputRate)
+		tell("ready, %s %s, model %s, %d of %d in flight, %.0f tok/s", e.Kind, e.Version, e.Model, e.InFlight, e.Capacity, e.OutputRate)
 		if e.Untested {
 			fmt.Fprintf(w, "         note: stoker was not tried with this version of %s\n", e.Kind)
 		}
 	case engine.Loading:
 		phase := strings.TrimSpace(cmp.Or(e.Phase, "starting") + " " + e.Detail)
-		fmt.Fprintf(w, "engine   %s for %s\n", phase, time.Since(e.Since).Round(time.Second))
+		tell("%s for %s", phase, time.Since(e.Since).Round(time.Second))
 	case engine.BackOff:
 		what := "died, starts again"
 		if e.Shortage != nil {
 			what = "waits for memory, tries again"
 		}
-		fmt.Fprintf(w, "engine   %s in %s: %s\n", what, max(0, time.Until(e.RetryAt)).Round(time.Second), printable(e.Reason))
+		tell("%s in %s: %s", what, max(0, time.Until(e.RetryAt)).Round(time.Second), printable(e.Reason))
 	case engine.Failed:
-		fmt.Fprintf(w, "engine   down for good: %s\n", printable(e.Reason))
+		tell("down for good: %s", printable(e.Reason))
 	default:
-		fmt.Fprintf(w, "engine   %s\n", e.State)
+		tell("%s", e.State)
 	}
 	if e.Hint != "" && e.State != engine.Ready {
 		fmt.Fprintf(w, "         hint: %s\n", e.Hint)

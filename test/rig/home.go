@@ -409,10 +409,8 @@ func (h *Home) End(inputs ...Input) error {
 type Status struct {
 	Instance string
 	Engine   struct {
-		State, Reason      string
-		Capacity, Restarts int
-		PID                int
-		InFlight           int `json:"in_flight"`
+		Engine
+		Replicas []Engine
 	}
 	Dispatch struct {
 		Running, Waiting []any
@@ -428,6 +426,14 @@ type Status struct {
 	}
 	Outbox  struct{ Queue int }
 	Storage []Storage
+}
+
+// Engine is what stoker tells of an engine, or of one of its replicas.
+type Engine struct {
+	State, Reason      string
+	Capacity, Restarts int
+	PID                int
+	InFlight           int `json:"in_flight"`
 }
 
 // Storage is a folder that something is wrong with, as stoker sees it.

@@ -1,0 +1,42 @@
+package engine
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// GPUs are the NVIDIA GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them: those that it
+// lists, else those that nvidia-smi does. None is found where there is no such tool.
+func GPUs(ctx context.Context, env []string) []string {
+	if list, ok := visibleDevices(env); ok {
+		return list
+	}
+	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(out))
+}
+
+// visibleDevices are those that CUDA_VISIBLE_DEVICES lists, if it is set. The last one counts, as in os/exec.
+func visibleDevices(env []string) (devices []string, set bool) {
+	for _, v := range env {
+		list, ok := strings.CutPrefix(v, "CUDA_VISIBLE_DEVICES=")
+		if !ok {
+			continue
+		}
+		devices, set = nil, true
+		for d := range strings.SplitSeq(list, ",") {
+			if d = strings.TrimSpace(d); d != "" {
+				devices = append(devices, d)
+			}
+		}
+	}
+	return devices, set
+}
