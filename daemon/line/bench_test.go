@@ -1,0 +1,212 @@
+package line
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"stoker/daemon/dispatch"
+	"stoker/daemon/inbox"
+	"stoker/daemon/outbox"
+	"stoker/engine"
+	"stoker/store"
+)
+
+// TestMain makes the test binary an echo worker, too, as stoker's own is.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == engine.EchoCommand {
+		if err := engine.RunEcho(os.NewFile(3, "requests"), os.NewFile(4, "replies")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// BenchmarkLines takes a file of b.N lines of 300 bytes from the inbox to synced results in the outbox and the input in
+// the archive; with -benchtime 1000000x it is a file of a million. It tells the time and the processor time of each
+// stage, which are this process's, and what the worker used. in-process answers without a pipe and a worker.
+func BenchmarkLines(b *testing.B) {
+	b.Run("engine=worker", func(b *testing.B) { benchLines(b, startWorker) })
+	b.Run("engine=in-process", func(b *testing.B) { benchLines(b, startInstant) })
+}
+
+func benchLines(b *testing.B, start func(b *testing.B) (e dispatch.Engine, stop func())) {
+	dir := b.TempDir()
+	for _, name := range []string{"inbox", "outbox", "archive"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			b.Fatal(err)
+		}
+	}
+	drop := filepath.Join(dir, "x.jsonl")
+	writeLines(b, drop, b.N)
+	b.SetBytes(lineBytes)
+	s, err := store.Open(filepath.Join(dir, "state"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	e, stopEngine := start(b)
+	stages := newStages()
+	l := New(lineOptions(dir, s, e, zerolog.New(nil).Hook(stages)))
+	if err := l.Start(); err != nil {
+		b.Fatal(err)
+	}
+	<-l.Inbox.Looked()
+	b.ResetTimer()
+	stages.reach("")
+	if err := os.Rename(drop, filepath.Join(dir, "inbox", "x.jsonl")); err != nil {
+		b.Fatal(err)
+	}
+	select {
+	case <-stages.over:
+	case err := <-l.Failed():
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	if err := l.Stop(0, nil, stopEngine); err != nil {
+		b.Fatal(err)
+	}
+	stages.report(b)
+}
+
+func lineOptions(dir string, s *store.Store, e dispatch.Engine, logger zerolog.Logger) Options {
+	in := filepath.Join(dir, "inbox")
+	return Options{
+		Store: s, Engine: e, EngineKind: "echo", Logger: logger,
+		Inbox: inbox.Options{
+			Settings: inbox.Settings{
+				Ready: inbox.ReadyRename, MaxLine: 16 << 20, Rescan: time.Second, PollEvery: time.Second,
+				Defaults: func(string) map[string]any { return nil },
+			},
+			Dir: in, Archive: filepath.Join(dir, "archive"), Logger: logger,
+			Watch: func() inbox.Watcher { return inbox.NewWatcher(in, logger) },
+		},
+		Outbox: outbox.Options{
+			Settings: outbox.Settings{InputOrder: true, Mode: 0o664, Group: -1}, Dir: filepath.Join(dir, "outbox"), Logger: logger,
+		},
+	}
+}
+
+// lineBytes is how long a line is, with its end.
+const lineBytes = 300
+
+func writeLines(b *testing.B, path string, n int) {
+	f, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	w := bufio.NewWriterSize(f, 1<<20)
+	for i := range n {
+		line := fmt.Sprintf(`{"custom_id":"request-%d","method":"POST","url":"/v1/chat/completions","body":{"messages":[{"role":"user","content":"`, i)
+		const end = `"}],"max_tokens":128}}` + "\n"
+		text := strings.Repeat("the quick brown fox jumps over the lazy dog ", 7)
+		w.WriteString(line + text[:lineBytes-len(line)-len(end)] + end)
+	}
+	if err := w.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// startWorker starts the echo worker as the daemon does.
+func startWorker(b *testing.B) (dispatch.Engine, func()) {
+	launch := engine.Launch{Argv: []string{os.Args[0], engine.EchoCommand}, Env: os.Environ(), ServedNames: []string{"*"}}
+	s := engine.NewSupervisor(engine.Options{
+		Kind: "echo", Instance: "bench-" + strconv.Itoa(os.Getpid()), LogDir: b.TempDir(), LoadStall: time.Minute, Hang: time.Minute, Logger: zerolog.Nop(),
+		Prepare: func(context.Context) (engine.Launch, error) { return launch, nil },
+	})
+	for s.Status().State != engine.Ready {
+		time.Sleep(time.Millisecond)
+	}
+	return s, s.Stop
+}
+
+// instant answers at once, always the same.
+type instant struct{ events chan engine.Event }
+
+const instantAnswer = `{"id":"echo-1","object":"chat.completion","created":1790000000,"model":"echo","choices":[{"index":0,"message":{"role":"assistant",` +
+	`"content":"the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog"},` +
+	`"finish_reason":"stop"}],"usage":{"prompt_tokens":27,"completion_tokens":27,"total_tokens":54}}`
+
+func startInstant(*testing.B) (dispatch.Engine, func()) {
+	e := &instant{events: make(chan engine.Event, 1<<10)}
+	e.events <- engine.Capacity{InFlight: 320, Model: "echo", Version: "1"}
+	return e, func() { close(e.events) }
+}
+
+func (e *instant) Events() <-chan engine.Event { return e.events }
+
+func (e *instant) Submit(requests []engine.Request) {
+	answers := make(engine.Answers, len(requests))
+	for i, r := range requests {
+		answers[i] = engine.Answer{Key: r.Key, Status: 200, Body: []byte(instantAnswer)}
+	}
+	e.events <- answers // at most the capacity is in flight: there is space
+}
+
+// stages takes down when a batch gets how far, which its rooms log, and what it cost until then.
+type stages struct {
+	mu   sync.Mutex
+	last map[string]mark // by message; of several the last
+	over chan struct{}
+}
+
+type mark struct {
+	at  time.Time
+	cpu time.Duration
+}
+
+func newStages() *stages { return &stages{last: map[string]mark{}, over: make(chan struct{})} }
+
+// Run implements zerolog.Hook.
+func (s *stages) Run(_ *zerolog.Event, _ zerolog.Level, message string) {
+	s.reach(message)
+	if message == "input is archived" {
+		close(s.over)
+	}
+}
+
+func (s *stages) reach(stage string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last[stage] = mark{time.Now(), cpu(unix.RUSAGE_SELF)}
+}
+
+func (s *stages) report(b *testing.B) {
+	from := s.last[""]
+	for _, stage := range []struct{ message, name string }{
+		{"batch is open", "admit"}, {"records are durable", "answer"}, {"batch has ended", "publish"},
+	} {
+		m := s.last[stage.message]
+		b.ReportMetric(m.at.Sub(from.at).Seconds(), stage.name+"-s")
+		b.ReportMetric(float64((m.cpu-from.cpu).Nanoseconds())/1e3/float64(b.N), stage.name+"-cpu-µs/line")
+		from = m
+	}
+	b.ReportMetric(float64(cpu(unix.RUSAGE_CHILDREN).Nanoseconds())/1e3/float64(b.N), "worker-cpu-µs/line")
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lines/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// cpu is the processor time of this process, or of its children that have ended.
+func cpu(who int) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(who, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
