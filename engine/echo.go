@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -86,9 +87,11 @@ type echoRequest struct {
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
 func (e *Echo) handle(line []byte) (stop bool, err error) {
-	var m echoRequest
-	if err := json.Unmarshal(line, &m, lenient); err != nil {
-		return true, e.fatal("internal", false, fmt.Errorf("read request: %w", err))
+	m, isRequest := parseRequest(line)
+	if !isRequest {
+		if err := json.Unmarshal(line, &m, lenient); err != nil {
+			return true, e.fatal("internal", false, fmt.Errorf("read request: %w", err))
+		}
 	}
 	switch m.Type {
 	case "start":
@@ -103,6 +106,26 @@ func (e *Echo) handle(line []byte) (stop bool, err error) {
 		e.accept(&m)
 	}
 	return false, nil
+}
+
+// parseRequest picks a request apart without a JSON decoder, if it is written as the daemon does. Its body is the rest,
+// whatever that is.
+func parseRequest(line []byte) (m echoRequest, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte(requestPrefix))
+	if !ok {
+		return m, false
+	}
+	key, rest, _ := bytes.Cut(rest, []byte(`,"url":"`))
+	url, rest, _ := bytes.Cut(rest, []byte(`","form":"`))
+	_, rest, _ = bytes.Cut(rest, []byte(`","line":`)) // the echo takes both forms as they are
+	members, body, ok := bytes.Cut(rest, []byte(`,"body":`))
+	number, defaults, _ := bytes.Cut(members, []byte(`,"defaults":`))
+	if !ok || bytes.IndexByte(url, '\\') >= 0 || bytes.IndexByte(defaults, '\\') >= 0 || !bytes.HasSuffix(body, []byte("}")) {
+		return m, false
+	}
+	k, err1 := strconv.ParseUint(string(key), 10, 64)
+	n, err2 := strconv.ParseInt(string(number), 10, 64)
+	return echoRequest{Type: "request", Key: Key(k), URL: string(url), Line: n, Body: body[:len(body)-1]}, err1 == nil && err2 == nil
 }
 
 func (e *Echo) fatal(cause string, permanent bool, err error) error {
@@ -293,7 +316,10 @@ func (e *Echo) refuse(key Key, status int, kind, message string) {
 }
 
 func (e *Echo) reply(key Key, object, open, end, text string, n int) {
-	words := int64(len(strings.Fields(text)))
+	var words int64
+	for range strings.FieldsSeq(text) {
+		words++
+	}
 	n = max(n, 1)
 	b := make([]byte, 0, 512+n*len(text))
 	b = append(b, `{"type":"result","key":`...)
@@ -319,7 +345,13 @@ func (e *Echo) reply(key Key, object, open, end, text string, n int) {
 		b = append(b, end...)
 		b = append(b, `,"finish_reason":"stop"}`...)
 	}
-	b = fmt.Appendf(b, `],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}}`, words, words*int64(n), words*int64(n+1))
+	b = append(b, `],"usage":{"prompt_tokens":`...)
+	b = strconv.AppendInt(b, words, 10)
+	b = append(b, `,"completion_tokens":`...)
+	b = strconv.AppendInt(b, words*int64(n), 10)
+	b = append(b, `,"total_tokens":`...)
+	b = strconv.AppendInt(b, words*int64(n+1), 10)
+	b = append(b, "}}}"...)
 	e.mu.Lock()
 	e.stats.prompt += words
 	e.stats.generated += words * int64(n)

@@ -9,7 +9,7 @@ import (
 )
 
 // FuzzEcho gives the rehearsal engine any body: it answers each request once, with what the daemon can read. A message
-// that is no JSON ends it, with the reason.
+// that is no JSON ends it, with the reason, unless only the body is none.
 func FuzzEcho(f *testing.F) {
 	for _, body := range []string{
 		`{"messages":[{"role":"user","content":"hi"}]}`, `{"messages":[{"content":[{"text":"a"},{"text":null},{}]}],"n":3,"model":"m"}`,
@@ -30,7 +30,7 @@ func FuzzEcho(f *testing.F) {
 		err := RunEcho(bytes.NewReader(in), &out)
 		got := map[string]int{}
 		for line := range bytes.Lines(out.Bytes()) {
-			m, err := parseMessage(bytes.TrimSuffix(line, []byte("\n")))
+			m, err := parseReply(bytes.TrimSuffix(line, []byte("\n")))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -88,7 +88,7 @@ func TestEchoAnswers(t *testing.T) {
 			r.out.Scan()
 		}
 		got := r.out.Text()
-		if m, err := parseMessage([]byte(got)); err != nil || m.Key != 9 || !strings.Contains(got, c.want) {
+		if m, err := parseReply([]byte(got)); err != nil || m.Key != 9 || !strings.Contains(got, c.want) {
 			t.Errorf("%s %s:\n%s\nwant %s (%v)", c.url, c.body, got, c.want, err)
 		}
 	}

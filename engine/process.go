@@ -33,12 +33,12 @@ type process struct {
 	tail  *tail
 	pipes pipes
 
-	messages chan []message // closed when the worker's replies end
-	logged   chan struct{}  // closed when its output has been read
-	exited   chan struct{}  // closed when the process is a zombie: its number and group are still its own
-	buried   chan struct{}  // closed when it may be reaped
-	reaped   chan struct{}
-	exit     error // once reaped
+	replies chan replies  // closed when the worker's end
+	logged  chan struct{} // closed when its output has been read
+	exited  chan struct{} // closed when the process is a zombie: its number and group are still its own
+	buried  chan struct{} // closed when it may be reaped
+	reaped  chan struct{}
+	exit    error // once reaped
 
 	mu     sync.Mutex
 	queue  []byte // for the worker, not yet written
@@ -72,7 +72,7 @@ func startProcess(l Launch, token string, log *logFile) (*process, error) {
 
 	p := &process{
 		cmd: cmd, token: token, leaf: l.leaf, tail: &tail{log: log}, pipes: ours,
-		messages: make(chan []message, 16), logged: make(chan struct{}), exited: make(chan struct{}),
+		replies: make(chan replies, 16), logged: make(chan struct{}), exited: make(chan struct{}),
 		buried: make(chan struct{}), reaped: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	err = p.spawn()
@@ -100,8 +100,20 @@ func makePipes() (ours, theirs pipes, err error) {
 	if ours.replies, theirs.replies, err = os.Pipe(); err != nil {
 		return ours, theirs, err
 	}
+	widen(ours.requests)
+	widen(ours.replies)
 	ours.log, theirs.log, err = os.Pipe()
 	return ours, theirs, err
+}
+
+// pipeSize is the most that Linux gives a pipe of anybody's, in bytes.
+const pipeSize = 1 << 20
+
+// widen makes both ends of a pipe wait for each other less often. A system that does not grant it has pipes of 64 KiB.
+func widen(end *os.File) {
+	if conn, err := end.SyscallConn(); err == nil { // Fd would end its deadlines
+		conn.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+	}
 }
 
 func (p pipes) close() {
@@ -188,9 +200,15 @@ func (p *process) write() {
 	}
 }
 
-// read hands the worker's messages on, as many as one read brought.
+// replies are what one read of a worker brought.
+type replies struct {
+	answers  Answers
+	messages []message // all others
+}
+
+// read hands the worker's replies on.
 func (p *process) read() {
-	defer close(p.messages)
+	defer close(p.replies)
 	defer p.pipes.replies.Close()
 	in := lineReader{r: p.pipes.replies}
 	for {
@@ -198,25 +216,42 @@ func (p *process) read() {
 		if err != nil {
 			return
 		}
-		batch := make([]message, 0, len(lines))
-		for _, line := range lines {
-			m, err := parseMessage(line)
-			if err != nil {
-				p.tail.remember(err.Error())
-				m = message{Type: typeGarbage, Message: err.Error()}
-			}
-			batch = append(batch, m)
-		}
-		p.messages <- batch
+		p.replies <- p.parse(lines)
 	}
+}
+
+func (p *process) parse(lines [][]byte) replies {
+	r := replies{answers: make(Answers, 0, len(lines))}
+	for _, line := range lines {
+		if a, ok := parseAnswer(line); ok {
+			r.answers = append(r.answers, a)
+			continue
+		}
+		m, err := parseMessage(line)
+		switch {
+		case err != nil:
+			p.tail.remember(err.Error())
+			r.messages = append(r.messages, message{Type: typeGarbage, Message: err.Error()})
+		case m.Type == "result", m.Type == "error":
+			r.answers = append(r.answers, Answer{Key: m.Key, Status: m.Status, Body: m.Body})
+		default:
+			r.messages = append(r.messages, m)
+		}
+	}
+	return r
+}
+
+func (r *replies) add(more replies) {
+	r.answers = append(r.answers, more.answers...)
+	r.messages = append(r.messages, more.messages...)
 }
 
 // end is how a worker's life ended.
 type end struct {
-	rest     []message // what it still said
-	byItself bool      // nobody had to kill it
-	exit     error     // of the process; only if byItself
-	err      error     // something of it is still alive
+	rest     replies // what it still said
+	byItself bool    // nobody had to kill it
+	exit     error   // of the process; only if byItself
+	err      error   // something of it is still alive
 }
 
 // pipeGrace is how long pipes are read after the last process that is known to hold them has gone.
@@ -234,8 +269,8 @@ func (p *process) end(grace time.Duration, abort <-chan struct{}) end {
 	}
 	p.closeRequests()
 	p.pipes.requests.SetWriteDeadline(time.Now()) // wakes a writer whose pipe nobody reads
-	for batch := range p.messages {
-		e.rest = append(e.rest, batch...)
+	for r := range p.replies {
+		e.rest.add(r)
 	}
 	<-p.logged
 	if e.err == nil {
@@ -247,17 +282,17 @@ func (p *process) end(grace time.Duration, abort <-chan struct{}) end {
 }
 
 // awaitExit waits for the process to end by itself. It reads on: a worker that cannot write does not end either.
-func (p *process) awaitExit(grace time.Duration, abort <-chan struct{}) (rest []message, exited bool) {
+func (p *process) awaitExit(grace time.Duration, abort <-chan struct{}) (rest replies, exited bool) {
 	timeout := time.NewTimer(grace)
 	defer timeout.Stop()
-	messages := p.messages
+	incoming := p.replies
 	for {
 		select {
-		case batch, open := <-messages:
+		case r, open := <-incoming:
 			if !open {
-				messages = nil
+				incoming = nil
 			}
-			rest = append(rest, batch...)
+			rest.add(r)
 		case <-p.exited:
 			return rest, true
 		case <-timeout.C:

