@@ -180,6 +180,9 @@ func (b *Batch) Request(seq uint32) (batchfile.Request, error) {
 		line := batchfile.Line{Number: int64(w.line), Offset: w.offset, Length: int64(w.length), TooLong: true, Head: text}
 		return batchfile.Request{}, batchfile.TooLongError(line, int(b.Meta.MaxLine))
 	}
+	if w.flags&rowInvalid == 0 {
+		return b.parser.ParseAgain(text, int64(w.line))
+	}
 	req, err := b.parser.Parse(text, int64(w.line))
 	if err == nil && w.flags&rowDuplicate != 0 {
 		err = batchfile.DuplicateError(req.Ref, int64(w.first))

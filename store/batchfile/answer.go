@@ -46,7 +46,7 @@ func (r *answerReader) read(body []byte) (answer, error) {
 }
 
 func (r *answerReader) member(name []byte) (err error) {
-	switch kind := r.in.dec.PeekKind(); {
+	switch kind := r.in.kind(); {
 	case string(name) == "choices" && kind == jsontext.KindBeginArray:
 		_, err = r.in.array(r.choice)
 	case string(name) == "usage" && kind == jsontext.KindBeginObject:
@@ -58,7 +58,7 @@ func (r *answerReader) member(name []byte) (err error) {
 	case string(name) == "incomplete_details" && kind == jsontext.KindBeginObject:
 		_, err = r.in.object(r.incompleteDetail)
 	default:
-		err = r.in.dec.SkipValue()
+		err = r.in.skip()
 	}
 	return err
 }
@@ -96,8 +96,8 @@ func (r *answerReader) incompleteDetail(name []byte) error {
 }
 
 func (r *answerReader) choice() error {
-	if r.in.dec.PeekKind() != jsontext.KindBeginObject {
-		return r.in.dec.SkipValue()
+	if r.in.kind() != jsontext.KindBeginObject {
+		return r.in.skip()
 	}
 	var c choice
 	_, err := r.in.object(func(name []byte) error { return r.choiceMember(&c, name) })
@@ -118,7 +118,7 @@ func (r *answerReader) choice() error {
 }
 
 func (r *answerReader) choiceMember(c *choice, name []byte) (err error) {
-	switch kind := r.in.dec.PeekKind(); {
+	switch kind := r.in.kind(); {
 	case string(name) == "message" && kind == jsontext.KindBeginObject:
 		c.message, err = r.in.object(func(name []byte) error { return r.messageMember(c, name) })
 	case string(name) == "text":
@@ -126,7 +126,7 @@ func (r *answerReader) choiceMember(c *choice, name []byte) (err error) {
 	case string(name) == "finish_reason":
 		c.finish, err = r.in.value()
 	default:
-		err = r.in.dec.SkipValue()
+		err = r.in.skip()
 	}
 	return err
 }
@@ -142,7 +142,7 @@ func (r *answerReader) messageMember(c *choice, name []byte) error {
 		c.calls = err == nil && isFilledArray(v)
 		return err
 	}
-	return r.in.dec.SkipValue()
+	return r.in.skip()
 }
 
 // finishReason is the first choice's; what the Responses API says is put in the same words.

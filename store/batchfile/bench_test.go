@@ -46,6 +46,23 @@ func BenchmarkSplitAndParse(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(bare), "x-bare-split")
 }
 
+// BenchmarkParseAgain reads lines that are known to be valid.
+func BenchmarkParseAgain(b *testing.B) {
+	in := benchFile()
+	var p Parser
+	b.SetBytes(int64(len(in)))
+	b.ReportAllocs()
+	for b.Loop() {
+		number := int64(0)
+		for line := range bytes.Lines(in) {
+			number++
+			if _, err := p.ParseAgain(line, number); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
 func BenchmarkAppendOutput(b *testing.B) {
 	for _, form := range []Form{OpenAI, Simple} {
 		b.Run(form.String(), func(b *testing.B) {

@@ -93,8 +93,8 @@ func readErrorBody(body []byte) (e errorBody) {
 	var in cursor
 	in.reset(body)
 	_, _ = in.object(func(name []byte) error {
-		if string(name) != "error" || in.dec.PeekKind() != jsontext.KindBeginObject {
-			return in.dec.SkipValue()
+		if string(name) != "error" || in.kind() != jsontext.KindBeginObject {
+			return in.skip()
 		}
 		_, err := in.object(func(name []byte) error { return e.member(&in, name) })
 		return err

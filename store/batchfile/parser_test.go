@@ -214,9 +214,14 @@ func checkParse(t *testing.T, p *Parser, text []byte) {
 	if !bytes.Equal(kept, text) {
 		t.Fatalf("%q was changed to %q", kept, text)
 	}
+	req.Body, req.Metadata = bytes.Clone(req.Body), bytes.Clone(req.Metadata)
+	again, errAgain := p.ParseAgain(text, testLine) // comes to an end, whatever the text is
 	if err != nil {
 		checkLineError(t, text, err)
 		return
+	}
+	if diff := cmp.Diff(req, again); diff != "" || errAgain != nil {
+		t.Fatalf("%q read again is another request: %v\n%s", text, errAgain, diff)
 	}
 	if !isObject(text) || !isObject(req.Body) || req.Line != testLine || req.URL == "" {
 		t.Fatalf("accepted %q as %+v", text, req)

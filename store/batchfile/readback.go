@@ -54,13 +54,13 @@ func ErrorSummary(errorLine []byte) (code, message string) {
 	in.reset(errorLine)
 	_, _ = in.object(func(name []byte) error {
 		var err error
-		switch object := in.dec.PeekKind() == jsontext.KindBeginObject; {
+		switch object := in.kind() == jsontext.KindBeginObject; {
 		case object && string(name) == "error":
 			_, err = in.object(func(name []byte) error { return own.member(&in, name) })
 		case object && string(name) == "response":
 			_, err = in.object(func(name []byte) error { return res.member(&in, name) })
 		default:
-			err = in.dec.SkipValue()
+			err = in.skip()
 		}
 		return err
 	})

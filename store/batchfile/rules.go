@@ -90,10 +90,9 @@ func (e *envelope) requestURL() (string, *LineError) {
 		}
 		return "", invalid(e.body, "the body has neither messages, prompt nor input, and no url says what it is")
 	}
-	for _, known := range [...]string{ChatCompletions, Completions, Embeddings, Responses, Score, Rerank} {
-		if unquote(e.url.raw) == known {
-			return known, nil
-		}
+	switch url := unquote(e.url.raw); url {
+	case ChatCompletions, Completions, Embeddings, Responses, Score, Rerank:
+		return url, nil
 	}
 	return "", invalid(e.url, "unknown url %s", excerpt(e.url.raw))
 }

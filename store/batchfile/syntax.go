@@ -13,6 +13,7 @@ import (
 var (
 	errNotObject    = errors.New("must be one JSON object")
 	errTrailingData = errors.New("something follows the object")
+	errNotJSON      = errors.New("not JSON")
 )
 
 // syntaxError makes the error of a line that is not one JSON object in UTF-8; end is where its reading stopped.
