@@ -86,6 +86,7 @@ func BenchmarkResults(b *testing.B) {
 	}))
 }
 
+// BenchmarkAdmit admits a file of b.N lines.
 func BenchmarkAdmit(b *testing.B) {
 	w := newWorld(b, fastDir(b))
 	b.Cleanup(func() { w.Close() })

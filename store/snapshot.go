@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"math"
@@ -142,12 +141,14 @@ func (s *snapshot) copyLines(raw io.Reader, c Compression, out io.Writer) error 
 	defer decoded.Close()
 	w := bufio.NewWriterSize(out, 1<<20)
 	lines := batchfile.NewSplitter(io.TeeReader(decoded, w), int(s.admission.MaxLine))
+	judge := newJudge(s.ids, s.add)
 	for {
 		line, err := lines.Next()
 		switch {
 		case err == nil && s.tooMany(line):
 		case err == nil:
-			if err := s.addLine(line); err != nil {
+			s.decoded = line.Offset + line.Length
+			if err := judge.add(line); err != nil {
 				return err
 			}
 			continue
@@ -164,7 +165,7 @@ func (s *snapshot) copyLines(raw io.Reader, c Compression, out io.Writer) error 
 				return err
 			}
 		}
-		return w.Flush()
+		return errors.Join(judge.finish(), w.Flush())
 	}
 }
 
@@ -194,35 +195,27 @@ func (s *snapshot) tooMany(line batchfile.Line) bool {
 	return true
 }
 
-func (s *snapshot) addLine(line batchfile.Line) error {
-	s.decoded = line.Offset + line.Length
-	r := row{offset: line.Offset, length: uint32(min(line.Length, 1<<32-1)), line: uint32(line.Number)}
-	r.text = crc32.Checksum(line.Text, crcTable)
-	if line.TooLong {
-		r.flags, r.text = rowInvalid|rowTooLong, crc32.Checksum(line.Head, crcTable)
-	} else if req, err := s.parser.Parse(line.Text, line.Number); err != nil {
-		r.flags = rowInvalid
-	} else if err := s.addRequest(&req); err != nil {
+// add enters a line into the index and the books.
+func (s *snapshot) add(v *verdict) error {
+	seq := s.index.n
+	if err := s.index.add(v.row); err != nil {
 		return err
 	}
-	if r.flags&rowInvalid != 0 {
+	if v.row.flags&rowInvalid != 0 {
 		s.meta.Invalid++
+		return nil
 	}
-	return s.index.add(r)
-}
-
-func (s *snapshot) addRequest(req *batchfile.Request) error {
 	if s.meta.Endpoint == "" {
-		s.meta.Endpoint = req.URL
+		s.meta.Endpoint = v.url
 	}
-	if _, known := s.models[req.Model]; !known && req.Model != "" && len(s.models) < maxModels {
+	if _, known := s.models[v.model]; !known && v.model != "" && len(s.models) < maxModels {
 		if s.models == nil {
 			s.models = map[string]struct{}{}
 		}
-		s.models[req.Model] = struct{}{}
-		s.meta.Models = append(s.meta.Models, req.Model)
+		s.models[v.model] = struct{}{}
+		s.meta.Models = append(s.meta.Models, v.model)
 	}
-	return s.ids.Add(s.ids.Hash(req.CustomID), s.index.n)
+	return s.ids.Add(v.id, seq)
 }
 
 // finish marks repeated ids, drains what the decoder left of the file so that the digest covers all of it, and fills meta.
