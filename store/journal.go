@@ -126,6 +126,7 @@ type frameReader struct {
 	r      *bufio.Reader
 	offset int64 // of the next frame
 	end    int64 // bytes of the file that may be read
+	header [headerSize]byte
 	buf    []byte
 }
 
@@ -146,11 +147,11 @@ func (r *frameReader) next() (Frame, error) {
 	if r.offset == r.end {
 		return Frame{}, io.EOF
 	}
-	var header [headerSize]byte
-	if _, err := io.ReadFull(r.r, header[:]); err != nil {
+	header := r.header[:]
+	if _, err := io.ReadFull(r.r, header); err != nil {
 		return Frame{}, tornOr(err)
 	}
-	f, length, crc, ok := parseHeader(header[:])
+	f, length, crc, ok := parseHeader(header)
 	if !ok || r.offset+headerSize+int64(length) > r.end {
 		return Frame{}, errTorn
 	}
@@ -161,7 +162,7 @@ func (r *frameReader) next() (Frame, error) {
 	if _, err := io.ReadFull(r.r, f.Payload); err != nil {
 		return Frame{}, tornOr(err)
 	}
-	if frameCRC(header[:], f.Payload) != crc {
+	if frameCRC(header, f.Payload) != crc {
 		return Frame{}, errTorn
 	}
 	r.offset += f.size()

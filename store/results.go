@@ -184,12 +184,14 @@ func (t *Totals) count(f Frame) {
 	t.Errors[key]++
 }
 
-func readOffset(r io.Reader) (int64, error) {
-	var b [8]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
+func readOffset(r *bufio.Reader) (int64, error) {
+	b, err := r.Peek(8)
+	if err != nil {
 		return 0, err
 	}
-	return int64(binary.LittleEndian.Uint64(b[:])), nil
+	at := int64(binary.LittleEndian.Uint64(b))
+	_, err = r.Discard(8)
+	return at, err
 }
 
 // offsetWriter fills a file of offsets. Results finish nearly in input order, so that sorting a few thousand of them

@@ -154,6 +154,9 @@ func newFlight(r *run, seq uint32, req batchfile.Request) *flight {
 }
 
 func (d *Dispatcher) submit(f *flight, out *[]engine.Request) {
+	if *out == nil {
+		*out = make([]engine.Request, 0, d.capacity.InFlight-len(d.flights))
+	}
 	d.nextKey++
 	d.flights[d.nextKey] = f
 	d.flightBytes += f.size

@@ -130,6 +130,9 @@ func (e *edition) writeResults(results *store.Results, installed []string) ([]st
 			continue // its abort removes it
 		}
 		if slices.Contains(installed, w.suffix) {
+			if err := w.flush(); err != nil { // for the digest
+				return nil, err
+			}
 			files = append(files, w.published())
 			continue
 		}

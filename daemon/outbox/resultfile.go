@@ -1,7 +1,6 @@
 package outbox
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"errors"
 	"hash"
@@ -21,11 +20,15 @@ type resultFile struct {
 	suffix string
 	path   string // once it is whole
 	f      durable.File
-	w      *bufio.Writer
+	block  []byte // not yet written
 	hash   hash.Hash
+	hashed chan []byte // the block before, once it is hashed
 	bytes  int64
 	lines  int64
 }
+
+// blockSize is how many bytes are written at a time.
+const blockSize = 1 << 20
 
 func (e *edition) create(suffix string) (*resultFile, error) {
 	path := e.temp(suffix)
@@ -33,7 +36,9 @@ func (e *edition) create(suffix string) (*resultFile, error) {
 	if err != nil {
 		return nil, onShare(err)
 	}
-	return &resultFile{fs: e.p.o.FS, suffix: suffix, path: path, f: f, w: bufio.NewWriterSize(f, 1<<20), hash: sha256.New()}, nil
+	w := &resultFile{fs: e.p.o.FS, suffix: suffix, path: path, f: f, hash: sha256.New(), hashed: make(chan []byte, 1)}
+	w.hashed <- nil
+	return w, nil
 }
 
 // create makes a new file with the mode and group of result files. It follows no link that somebody put there: the
@@ -57,26 +62,35 @@ func (p *Publisher) create(path string) (durable.File, error) {
 
 func (w *resultFile) line(b []byte) error {
 	w.lines++
-	return errors.Join(w.write(b), w.write([]byte{'\n'}))
+	w.block = append(append(w.block, b...), '\n')
+	if len(w.block) < blockSize {
+		return nil
+	}
+	return w.flush()
 }
 
-func (w *resultFile) write(b []byte) error {
-	w.hash.Write(b)
-	w.bytes += int64(len(b))
-	_, err := w.w.Write(b)
+// flush writes the block. Its digest is made meanwhile, and while the next block is put together.
+func (w *resultFile) flush() error {
+	written := w.block
+	w.block = (<-w.hashed)[:0]
+	w.bytes += int64(len(written))
+	go func() {
+		w.hash.Write(written)
+		w.hashed <- written
+	}()
+	_, err := w.f.Write(written)
 	return onShare(err)
 }
 
 // finish makes the file durable under its temporary name.
 func (w *resultFile) finish() (store.PublishedFile, error) {
-	err := w.w.Flush()
-	if err == nil {
-		err = w.f.Sync()
+	if err := w.flush(); err != nil {
+		return store.PublishedFile{}, err // abort does the rest
 	}
-	if err != nil {
-		return store.PublishedFile{}, onShare(err) // abort does the rest
+	if err := w.f.Sync(); err != nil {
+		return store.PublishedFile{}, onShare(err)
 	}
-	err = w.f.Close() // NFS reports a full disk here
+	err := w.f.Close() // NFS reports a full disk here
 	if err == nil {
 		err = w.fs.Rename(w.f.Name(), w.path)
 	}
@@ -87,8 +101,9 @@ func (w *resultFile) finish() (store.PublishedFile, error) {
 	return w.published(), onShare(err)
 }
 
-// published is what the file is once it is published.
+// published is what the file is once it is published, when all is written.
 func (w *resultFile) published() store.PublishedFile {
+	w.hashed <- <-w.hashed
 	return store.PublishedFile{Suffix: w.suffix, SHA256: durable.Sum(w.hash), Bytes: w.bytes}
 }
 
@@ -106,9 +121,7 @@ func (e *edition) writeBytes(suffix string, b []byte) error {
 		return err
 	}
 	defer w.abort()
-	if err := w.write(b); err != nil {
-		return err
-	}
+	w.block = b
 	_, err = w.finish()
 	return err
 }

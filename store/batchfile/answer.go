@@ -148,6 +148,9 @@ func (r *answerReader) messageMember(c *choice, name []byte) error {
 // finishReason is the first choice's; what the Responses API says is put in the same words.
 func (r *answerReader) finishReason() string {
 	if r.choices > 0 {
+		if string(r.out.finish) == `"stop"` {
+			return "stop" // nearly all do: no string is made
+		}
 		return unquote(r.out.finish)
 	}
 	switch status := unquote(r.status.raw); status {

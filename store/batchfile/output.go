@@ -13,7 +13,11 @@ import (
 
 // RequestID is the id of a result line: batch_req_<ulid>_<line>, for a batch id batch_<ulid>.
 func RequestID(batchID string, line int64) string {
-	return "batch_req_" + strings.TrimPrefix(batchID, "batch_") + "_" + strconv.FormatInt(line, 10)
+	id := make([]byte, 0, 64)
+	id = append(id, "batch_req_"...)
+	id = append(id, strings.TrimPrefix(batchID, "batch_")...)
+	id = append(id, '_')
+	return string(strconv.AppendInt(id, line, 10))
 }
 
 // Encoder writes output lines. Reused from answer to answer, by one goroutine, it allocates almost nothing. Its zero
