@@ -130,7 +130,7 @@ func (e *echoLoop) feed(texts [][]byte) error {
 				return err
 			}
 			key++
-			fmt.Fprintf(w, `{"type":"request","key":%d,"url":%q,"line":%d,"body":%s}`+"\n", key, chatURL, key, r.Body)
+			fmt.Fprintf(w, `{"type":"request","key":%d,"url":%q,"form":"openai","line":%d,"body":%s}`+"\n", key, chatURL, key, r.Body)
 		}
 	}
 	return w.Flush()

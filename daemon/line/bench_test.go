@@ -36,13 +36,18 @@ func TestMain(m *testing.M) {
 
 // BenchmarkLines takes a file of b.N lines of 300 bytes from the inbox to synced results in the outbox and the input in
 // the archive; with -benchtime 1000000x it is a file of a million. It tells the time and the processor time of each
-// stage, which are this process's, and what the worker used. in-process answers without a pipe and a worker.
+// stage, which are this process's, what the worker used, and the most memory that this process had by then. in-process
+// answers without a pipe and a worker. The echo engine wants 320 requests in flight unless it is configured otherwise.
 func BenchmarkLines(b *testing.B) {
-	b.Run("engine=worker", func(b *testing.B) { benchLines(b, startWorker) })
-	b.Run("engine=in-process", func(b *testing.B) { benchLines(b, startInstant) })
+	for _, inFlight := range []int{320, 2048} {
+		b.Run(fmt.Sprintf("engine=worker/in-flight=%d", inFlight), func(b *testing.B) {
+			benchLines(b, func() (dispatch.Engine, func()) { return startWorker(b, inFlight) })
+		})
+	}
+	b.Run("engine=in-process/in-flight=320", func(b *testing.B) { benchLines(b, startInstant) })
 }
 
-func benchLines(b *testing.B, start func(b *testing.B) (e dispatch.Engine, stop func())) {
+func benchLines(b *testing.B, start func() (e dispatch.Engine, stop func())) {
 	dir := b.TempDir()
 	for _, name := range []string{"inbox", "outbox", "archive"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
@@ -57,7 +62,7 @@ func benchLines(b *testing.B, start func(b *testing.B) (e dispatch.Engine, stop 
 		b.Fatal(err)
 	}
 	defer s.Close()
-	e, stopEngine := start(b)
+	e, stopEngine := start()
 	stages := newStages()
 	l := New(lineOptions(dir, s, e, zerolog.New(nil).Hook(stages)))
 	if err := l.Start(); err != nil {
@@ -124,10 +129,10 @@ func writeLines(b *testing.B, path string, n int) {
 }
 
 // startWorker starts the echo worker as the daemon does.
-func startWorker(b *testing.B) (dispatch.Engine, func()) {
+func startWorker(b *testing.B, inFlight int) (dispatch.Engine, func()) {
 	launch := engine.Launch{Argv: []string{os.Args[0], engine.EchoCommand}, Env: os.Environ(), ServedNames: []string{"*"}}
 	s := engine.NewSupervisor(engine.Options{
-		Kind: "echo", Instance: "bench-" + strconv.Itoa(os.Getpid()), LogDir: b.TempDir(), LoadStall: time.Minute, Hang: time.Minute, Logger: zerolog.Nop(),
+		Kind: "echo", Instance: "bench-" + strconv.Itoa(os.Getpid()), LogDir: b.TempDir(), LoadStall: time.Minute, Hang: time.Minute, InFlight: inFlight, Logger: zerolog.Nop(),
 		Prepare: func(context.Context) (engine.Launch, error) { return launch, nil },
 	})
 	for s.Status().State != engine.Ready {
@@ -143,7 +148,7 @@ const instantAnswer = `{"id":"echo-1","object":"chat.completion","created":17900
 	`"content":"the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog the quick brown fox jumps over the lazy dog"},` +
 	`"finish_reason":"stop"}],"usage":{"prompt_tokens":27,"completion_tokens":27,"total_tokens":54}}`
 
-func startInstant(*testing.B) (dispatch.Engine, func()) {
+func startInstant() (dispatch.Engine, func()) {
 	e := &instant{events: make(chan engine.Event, 1<<10)}
 	e.events <- engine.Capacity{InFlight: 320, Model: "echo", Version: "1"}
 	return e, func() { close(e.events) }
@@ -167,8 +172,8 @@ type stages struct {
 }
 
 type mark struct {
-	at  time.Time
-	cpu time.Duration
+	at          time.Time
+	cpu, worker time.Duration // worker's counts once it has ended
 }
 
 func newStages() *stages { return &stages{last: map[string]mark{}, over: make(chan struct{})} }
@@ -184,11 +189,12 @@ func (s *stages) Run(_ *zerolog.Event, _ zerolog.Level, message string) {
 func (s *stages) reach(stage string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last[stage] = mark{time.Now(), cpu(unix.RUSAGE_SELF)}
+	s.last[stage] = mark{time.Now(), cpu(unix.RUSAGE_SELF), cpu(unix.RUSAGE_CHILDREN)}
 }
 
 func (s *stages) report(b *testing.B) {
 	from := s.last[""]
+	worker := cpu(unix.RUSAGE_CHILDREN) - from.worker
 	for _, stage := range []struct{ message, name string }{
 		{"batch is open", "admit"}, {"records are durable", "answer"}, {"batch has ended", "publish"},
 	} {
@@ -197,16 +203,19 @@ func (s *stages) report(b *testing.B) {
 		b.ReportMetric(float64((m.cpu-from.cpu).Nanoseconds())/1e3/float64(b.N), stage.name+"-cpu-µs/line")
 		from = m
 	}
-	b.ReportMetric(float64(cpu(unix.RUSAGE_CHILDREN).Nanoseconds())/1e3/float64(b.N), "worker-cpu-µs/line")
+	b.ReportMetric(float64(worker.Nanoseconds())/1e3/float64(b.N), "worker-cpu-µs/line")
+	b.ReportMetric(float64(usage(unix.RUSAGE_SELF).Maxrss)/1024, "rss-MiB")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lines/s")
 	b.ReportMetric(0, "ns/op")
 }
 
 // cpu is the processor time of this process, or of its children that have ended.
 func cpu(who int) time.Duration {
-	var u unix.Rusage
-	if err := unix.Getrusage(who, &u); err != nil {
-		return 0
-	}
+	u := usage(who)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func usage(who int) (u unix.Rusage) {
+	unix.Getrusage(who, &u) // it knows both
+	return u
 }
