@@ -8,11 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
 	"stoker/store/durable"
-	"stoker/store/faults"
 )
 
 // FinalError means that a write to the state failed, so that nobody knows what the disk holds: after a failed sync the
@@ -115,48 +113,6 @@ func (s *Store) Faulted() <-chan struct{} { return s.health.faulted }
 
 // Fault is the *FinalError that closed Faulted, or nil.
 func (s *Store) Fault() error { return s.health.check() }
-
-// write changes the database in one durable commit. An error of change undoes everything. A commit that fails is final,
-// but for one that found no room for its pages: bbolt writes those first, into free places, so that until the meta page
-// points to them nothing has happened.
-func (s *Store) write(change func(tx *bbolt.Tx) error) error {
-	if err := s.health.check(); err != nil {
-		return err
-	}
-	var refused error
-	var txid int
-	end := func() {}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		faults.Hang("store")
-		txid = tx.ID()
-		end = s.health.waits.begin() // not before: so far nothing waited for the disk
-		refused = change(tx)
-		return refused
-	})
-	end()
-	if err == nil || refused != nil {
-		return err
-	}
-	if isFullWrite(err) && s.lastCommit() < txid {
-		return durable.Full(s.dir, leastRoom, err)
-	}
-	return s.health.fail(err)
-}
-
-// isFullWrite reports whether a write found no room. A sync that did has no operation in its error.
-func isFullWrite(err error) bool {
-	var path *fs.PathError
-	return durable.IsFull(err) && errors.As(err, &path) && path.Op == "write"
-}
-
-// lastCommit is the number of the transaction that the database's meta pages tell of.
-func (s *Store) lastCommit() (txid int) {
-	s.db.View(func(tx *bbolt.Tx) error {
-		txid = tx.ID()
-		return nil
-	})
-	return txid
-}
 
 // vital is the filesystem of the batch folders: what fails there for good is remembered, and ends all writing.
 type vital struct {

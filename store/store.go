@@ -54,6 +54,7 @@ type Store struct {
 	readOnly bool     // no daemon runs
 	instance string
 	health   *health
+	writes   durable.Group[*change]
 	space    func(dir string) (durable.Space, error)
 
 	mu       sync.Mutex
