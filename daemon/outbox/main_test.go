@@ -79,9 +79,13 @@ func (r *rig) leaveOut(id string, err error) {
 	r.leftOut = append(r.leftOut, id+": "+err.Error())
 }
 
-func (r *rig) run() {
+// run starts a publisher that has these batches in its queue.
+func (r *rig) run(queue ...*store.Batch) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.publisher = New(r.o)
+	for _, b := range queue {
+		r.publisher.Finish(b)
+	}
 	done := make(chan error)
 	go func() { done <- r.publisher.Run(ctx) }()
 	r.stop = func() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,19 +45,24 @@ type Options struct {
 	Pulse  *pulse.Pulse // of Run
 }
 
-// Publisher publishes one batch after another, in the goroutine of Run.
-type Publisher struct {
-	o         Options               // its Settings: only used by the goroutine of Run
-	installed map[*store.Batch]bool // whose files have their names, but which have not ended. Only used by the goroutine of Run
+// atOnce is how many batches are published at a time, so that many small ones share what takes long: syncs of the outbox, and
+// commits.
+const atOnce = 16
 
-	mu       sync.Mutex
-	queue    []*store.Batch
-	current  *store.Batch    // that is being published
-	notes    []Note          // to be written
-	gone     map[string]bool // batches that ended since notes were last handed over
-	problem  error           // why nothing can be published now
-	settings Settings        // as they are to be
-	wake     chan struct{}
+// Publisher publishes one round of batches after another. The goroutine of Run owns it, and waits for those that publish one
+// batch each.
+type Publisher struct {
+	o Options // its Settings: only changed between rounds
+
+	mu        sync.Mutex
+	queue     []*store.Batch
+	round     []*store.Batch        // what is being published
+	installed map[*store.Batch]bool // whose files have their names, but which have not ended
+	notes     []Note                // to be written
+	gone      map[string]bool       // batches that ended since notes were last handed over
+	problem   error                 // why nothing can be published now
+	settings  Settings              // as they are to be
+	wake      chan struct{}
 }
 
 // New returns a publisher; Run starts it.
@@ -64,10 +70,11 @@ func New(o Options) *Publisher {
 	if o.FS == nil {
 		o.FS = durable.Local{}
 	}
+	o.FS = durable.Shared(o.FS)
 	return &Publisher{o: o, settings: o.Settings, installed: map[*store.Batch]bool{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
-// Configure changes the settings, from the next batch on. It does not block.
+// Configure changes the settings, from the next round on. It does not block.
 func (p *Publisher) Configure(s Settings) {
 	p.mu.Lock()
 	p.settings = s
@@ -89,9 +96,7 @@ func (p *Publisher) configure() {
 func (p *Publisher) Finish(b *store.Batch) {
 	p.mu.Lock()
 	p.queue = append(p.queue, b)
-	if p.current == b {
-		p.current = nil
-	}
+	p.round = slices.DeleteFunc(p.round, func(other *store.Batch) bool { return other == b })
 	p.mu.Unlock()
 	p.signal()
 }
@@ -105,7 +110,7 @@ func (p *Publisher) signal() {
 
 // Status says what waits to be published.
 type Status struct {
-	Queue  int    `json:"queue"`           // the one that is being published among them
+	Queue  int    `json:"queue"`           // those that are being published among them
 	Reason string `json:"reason,omitzero"` // why nothing can be published
 
 	Lacks *durable.FullError `json:"-"` // what Reason says, if it is that
@@ -115,10 +120,7 @@ type Status struct {
 func (p *Publisher) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Status{Queue: len(p.queue)}
-	if p.current != nil {
-		s.Queue++
-	}
+	s := Status{Queue: len(p.queue) + len(p.round)}
 	if p.problem != nil {
 		s.Reason = p.problem.Error()
 		errors.As(p.problem, &s.Lacks)
@@ -144,8 +146,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 		p.o.Pulse.Beat()
 		faults.Hang("outbox")
 		p.configure()
-		b := p.next()
-		if b == nil {
+		round := p.next()
+		if len(round) == 0 {
 			select {
 			case <-ctx.Done():
 			case <-p.o.Pulse.Asked():
@@ -154,26 +156,59 @@ func (p *Publisher) Run(ctx context.Context) error {
 			}
 			continue
 		}
-		err := p.publish(b)
-		if err != nil && !isWaitedFor(err) {
-			if err := p.leaveOut(b, err); err != nil {
-				return err
-			}
-			err = nil
+		failed, err := p.publishAll(round)
+		p.putBack(failed, pause)
+		if err != nil {
+			return err
 		}
-		p.setProblem(err)
-		if err == nil {
+		if len(failed) < len(round) {
 			pause, failures = minPause, 0
-			continue
 		}
-		p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Float64("retry_seconds", pause.Seconds()).Msg("cannot publish")
-		p.Finish(b) // behind the others: the fault may be its folder's alone
-		if failures++; failures >= p.Status().Queue {
-			p.rest(ctx, pause, err) // all of them were tried
+		if failures += len(failed); len(failed) > 0 && failures >= p.Status().Queue {
+			p.rest(ctx, pause, failed[len(failed)-1].err) // all of them were tried
 			pause, failures = min(2*pause, maxPause), 0
 		}
 	}
 	return nil
+}
+
+// failure is a batch that cannot be published now.
+type failure struct {
+	batch *store.Batch
+	err   error
+}
+
+// publishAll publishes a round and returns what is to be tried again. The error is the whole state's.
+func (p *Publisher) publishAll(round []*store.Batch) (failed []failure, err error) {
+	errs := make([]error, len(round))
+	var all sync.WaitGroup
+	for i, b := range round {
+		all.Go(func() { errs[i] = p.publish(b) })
+	}
+	all.Wait()
+	for i, b := range round {
+		switch {
+		case errs[i] == nil:
+		case isWaitedFor(errs[i]):
+			failed = append(failed, failure{b, errs[i]})
+		default:
+			err = errors.Join(err, p.leaveOut(b, errs[i]))
+		}
+	}
+	return failed, err
+}
+
+// putBack ends a round. What failed goes behind the others: the fault may be its folder's alone.
+func (p *Publisher) putBack(failed []failure, pause time.Duration) {
+	var problem error
+	for _, f := range failed {
+		p.o.Logger.Warn().Err(f.err).Str("batch", f.batch.Meta.ID).Float64("retry_seconds", pause.Seconds()).Msg("cannot publish")
+		problem = f.err
+		p.Finish(f.batch)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.round, p.problem = nil, problem
 }
 
 // leaveOut gives a batch up until the next start, unless the error is the whole state's.
@@ -234,28 +269,22 @@ func (p *Publisher) hasRoom(lacked *durable.FullError) bool {
 	return err == nil && space.Free >= lacked.Need
 }
 
-func (p *Publisher) next() *store.Batch {
+// next takes the next round from the queue; it is empty if nothing waits.
+func (p *Publisher) next() []*store.Batch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.queue) == 0 {
-		return nil
-	}
-	p.current = p.queue[0]
-	p.queue = p.queue[1:]
-	return p.current
-}
-
-func (p *Publisher) setProblem(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.problem = err
-	p.current = nil
+	n := min(len(p.queue), atOnce)
+	round := slices.Clone(p.queue[:n])
+	p.round, p.queue = slices.Clone(round), p.queue[n:]
+	return round
 }
 
 func (p *Publisher) closeAll() {
-	for b := p.next(); b != nil; b = p.next() {
-		if err := b.Close(); err != nil {
-			p.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("close batch")
+	for round := p.next(); len(round) > 0; round = p.next() {
+		for _, b := range round {
+			if err := b.Close(); err != nil {
+				p.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("close batch")
+			}
 		}
 	}
 }
@@ -300,7 +329,7 @@ func (p *Publisher) publish(b *store.Batch) error {
 	if err := b.End(); err != nil {
 		return err
 	}
-	delete(p.installed, b)
+	p.setInstalled(b, false)
 	progress := b.Progress()
 	p.o.Logger.Info().Str("batch", b.Meta.ID).Str("state", string(b.Record.State)).Str("name", b.Record.Published.String()).
 		Uint32("completed", progress.Completed).Uint32("failed", progress.Failed).Uint32("redone", progress.Redone).Msg("batch has ended")
@@ -354,18 +383,34 @@ func (e *edition) publish() error {
 // installAll gives the files their names, once: from then on somebody may take them away, however often the rest of the
 // publication has to be tried.
 func (e *edition) installAll() error {
-	if e.p.installed[e.b] {
+	if e.p.isInstalled(e.b) {
 		return nil
 	}
 	for {
 		err := e.install()
 		if err == nil {
-			e.p.installed[e.b] = true
+			e.p.setInstalled(e.b, true)
 			return nil
 		}
 		if err := e.mend(err); err != nil {
 			return err
 		}
+	}
+}
+
+func (p *Publisher) isInstalled(b *store.Batch) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.installed[b]
+}
+
+func (p *Publisher) setInstalled(b *store.Batch, installed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if installed {
+		p.installed[b] = true
+	} else {
+		delete(p.installed, b)
 	}
 }
 

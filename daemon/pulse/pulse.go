@@ -8,12 +8,14 @@ import (
 	"time"
 )
 
-// Pulse is the sign of life of one goroutine that owns something. A nil one is nobody's: its methods do nothing.
+// Pulse is the sign of life of one goroutine that owns something, and of those that it waits for. A nil one is nobody's: its
+// methods do nothing.
 type Pulse struct {
 	asked chan struct{}
 	beats atomic.Uint64
 	waits atomic.Int64 // calls to storage under way
-	long  atomic.Int64 // until when nothing is expected, nanoseconds after epoch; 0: it is
+	longs atomic.Int64 // long steps under way
+	long  atomic.Int64 // until when nothing is expected of them, nanoseconds after epoch
 	epoch time.Time
 }
 
@@ -60,15 +62,16 @@ func (p *Pulse) Long() (end func()) {
 		return func() {}
 	}
 	p.long.Store(int64(time.Since(p.epoch) + longest))
+	p.longs.Add(1)
 	return func() {
-		p.long.Store(0)
+		p.longs.Add(-1)
 		p.Beat()
 	}
 }
 
 // excused reports whether nothing can be expected of the owner now.
 func (p *Pulse) excused() bool {
-	return p.waits.Load() > 0 || int64(time.Since(p.epoch)) < p.long.Load()
+	return p.waits.Load() > 0 || p.longs.Load() > 0 && int64(time.Since(p.epoch)) < p.long.Load()
 }
 
 func (p *Pulse) ask() {

@@ -157,6 +157,27 @@ func TestLongStepsEnd(t *testing.T) {
 	})
 }
 
+// Of several long steps the end of one is not that of the others.
+func TestLongStepsAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := run(t)
+		m := NewMonitor(patience, never, Owner{Name: "a", Pulse: a.Pulse})
+		release := make(chan struct{})
+		a.work <- func() {
+			short, long := a.Long(), a.Long()
+			short()
+			<-release
+			long()
+			<-release
+		}
+		want(t, looks(m, longest))
+		release <- struct{}{}
+		want(t, looks(m, patience+2*every), "a")
+		close(release)
+		want(t, looks(m, 2*every))
+	})
+}
+
 // Who waits for another owner's long step does not hang, and neither does anybody while the state is slow.
 func TestWaitingForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
