@@ -139,13 +139,13 @@ func New(o Options) *Dispatcher {
 }
 
 // openLimit is maxOpen, or what the process's limit of open files leaves for batches: each may hold five while it is
-// published, and the rest of stoker some dozens.
+// published, each of the files that are copied as many, and the rest of stoker some dozens.
 func openLimit() int {
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return maxOpen
 	}
-	const others, each = 96, 5
+	const others, each = 160, 5
 	return int(min(maxOpen, max(1, (int64(min(files.Cur, 1<<20))-others)/each)))
 }
 

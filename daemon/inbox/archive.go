@@ -1,12 +1,15 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"stoker/store"
 	"stoker/store/durable"
@@ -164,27 +167,42 @@ func (a *archiver) recover() {
 	}
 }
 
-// archiveEnded reports whether nothing is left to be archived.
+// archiveEnded archives several inputs at a time: what they sync is shared. It reports whether nothing is left to be archived.
 func (a *archiver) archiveEnded(ctx context.Context) bool {
 	a.mu.Lock()
 	todo := slices.Clone(a.ended)
 	a.mu.Unlock()
+	errs := make([]error, len(todo))
+	var all errgroup.Group
+	all.SetLimit(atOnce)
+	for i, r := range todo {
+		all.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errs[i] = a.archiveOne(r); errs[i] == nil {
+				a.drop(r)
+			}
+			return nil
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		return false
+	}
 	var problem error
-	for _, r := range todo {
-		if ctx.Err() != nil {
-			return false
-		}
-		err := a.archiveOne(r)
-		if err == nil {
-			a.mu.Lock()
-			a.ended = slices.DeleteFunc(a.ended, func(other *store.Record) bool { return other == r })
-			a.mu.Unlock()
-			continue
-		}
-		problem = err
+	for _, err := range errs {
+		problem = cmp.Or(err, problem)
 	}
 	a.note(problem)
 	return problem == nil
+}
+
+// drop takes an input that is archived from those that are to be.
+func (a *archiver) drop(r *store.Record) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = slices.DeleteFunc(a.ended, func(other *store.Record) bool { return other == r })
 }
 
 // note takes down why inputs cannot be archived, and says it once.

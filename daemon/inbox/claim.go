@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"stoker/daemon/share"
 	"stoker/store"
 	"stoker/store/durable"
@@ -36,6 +38,8 @@ type claim struct {
 	reason    string
 }
 
+func (c *claim) key() fileKey { return fileKey{c.queue, c.name} }
+
 // queueFile stands beside a claimed file and names its queue, for an admission that a crash cut off.
 const queueFile = ".queue"
 
@@ -46,8 +50,8 @@ func (in *Inbox) claimPath(id string, name store.FileName) string {
 // claimsAtOnce bounds the files that one round claims, so that status and a stop need not wait for thousands.
 const claimsAtOnce = 100
 
-// takeReady claims files that are complete. The first of many are copied meanwhile.
-func (in *Inbox) takeReady(ctx context.Context) {
+// takeReady claims files that are complete.
+func (in *Inbox) takeReady() {
 	var ready []fileKey
 	for k, f := range in.files {
 		if f.ready {
@@ -58,23 +62,54 @@ func (in *Inbox) takeReady(ctx context.Context) {
 		return cmp.Or(in.files[a].seen.Compare(in.files[b].seen), strings.Compare(a.queue, b.queue), strings.Compare(string(a.name), string(b.name)))
 	})
 	in.more = len(ready) > claimsAtOnce
+	var claims []*claim
 	for _, k := range ready[:min(len(ready), claimsAtOnce)] {
 		f := in.files[k]
 		if f.lacks = in.lacksRoom(f.print.size); f.lacks != nil {
 			f.wait(f.lacks.Error()) // where it is: the folder is its owner's
 			continue
 		}
-		c, err := in.claim(k, f)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			in.noteFailure(k, f, err)
-			continue
+		claims = append(claims, newClaim(k, f))
+	}
+	in.takeAll(claims)
+}
+
+// takeAll claims files, several at a time: what they sync is shared.
+func (in *Inbox) takeAll(claims []*claim) {
+	if len(claims) == 0 {
+		return
+	}
+	if err := in.makeProcessing(); err != nil {
+		for _, c := range claims {
+			in.enter(c, false, err)
 		}
-		delete(in.files, k)
-		if c != nil {
-			in.claims = append(in.claims, c)
-		}
-		in.takeAdmitted(ctx)
-		in.admitClaims(ctx)
+		return
+	}
+	taken, errs := make([]bool, len(claims)), make([]error, len(claims))
+	var all errgroup.Group
+	all.SetLimit(atOnce)
+	for i, c := range claims {
+		f := in.files[c.key()]
+		all.Go(func() error {
+			taken[i], errs[i] = in.take(c, f)
+			return nil
+		})
+	}
+	all.Wait()
+	for i, c := range claims {
+		in.enter(c, taken[i], errs[i])
+	}
+}
+
+// enter takes down what came of claiming a file.
+func (in *Inbox) enter(c *claim, taken bool, err error) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		in.noteFailure(c.key(), in.files[c.key()], err)
+		return
+	}
+	delete(in.files, c.key())
+	if taken {
+		in.claims = append(in.claims, c)
 	}
 }
 
@@ -94,38 +129,51 @@ func (in *Inbox) lacksRoom(bytes int64) (full *durable.FullError) {
 	return full
 }
 
-// claim renames a file into .processing. The claim is nil if it was not the file that was watched.
-func (in *Inbox) claim(k fileKey, f *file) (*claim, error) {
-	c := &claim{id: store.NewID(), queue: k.queue, name: k.name, since: time.Now(), print: f.print, complete: f.tail, reason: "being copied"}
+func newClaim(k fileKey, f *file) *claim {
+	return &claim{id: store.NewID(), queue: k.queue, name: k.name, since: time.Now(), print: f.print, complete: f.tail, reason: "being copied"}
+}
+
+// take renames a file into .processing, unless it is not the file that was watched.
+func (in *Inbox) take(c *claim, f *file) (taken bool, err error) {
 	if err := in.makeClaimDir(c); err != nil {
 		in.dropClaimDir(c.id)
-		return nil, err
+		return false, err
 	}
-	from, to := in.path(k), in.claimPath(c.id, c.name)
+	from, to := in.path(c.key()), in.claimPath(c.id, c.name)
 	if err := in.o.FS.RenameNew(from, to); err != nil {
 		in.dropClaimDir(c.id)
-		return nil, err
+		return false, err
 	}
 	faults.Crash("claim.renamed")
 	if same, err := in.isWatched(to, f); err == nil && same {
-		return c, nil
+		in.sync(c) // what fails isReady does again, and tells
+		return true, nil
 	}
 	// Somebody replaced it since it was looked at: it goes back and is watched anew.
 	if err := in.o.FS.RenameNew(to, from); err == nil {
 		in.dropClaimDir(c.id)
-		return nil, nil
+		return false, nil
 	}
 	// There is another one by now. This one is watched where it is.
 	c.print, c.complete = fingerprint{}, false
-	return c, nil
+	return true, nil
 }
 
-func (in *Inbox) makeClaimDir(c *claim) error {
-	dir := filepath.Join(in.processing(), c.id)
+// makeProcessing makes the folder of this stoker's claims.
+func (in *Inbox) makeProcessing() error {
 	if err := durable.MkdirAll(in.o.FS, filepath.Dir(in.processing()), 0o775); err != nil { // other stokers' folders are in it, too
 		return err
 	}
-	if err := durable.MkdirAll(in.o.FS, dir, 0o755); err != nil {
+	return durable.MkdirAll(in.o.FS, in.processing(), 0o755)
+}
+
+// makeClaimDir makes a claim's folder, which is durable before its file is in it.
+func (in *Inbox) makeClaimDir(c *claim) error {
+	dir := filepath.Join(in.processing(), c.id)
+	if err := in.o.FS.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := durable.SyncDir(in.o.FS, in.processing()); err != nil {
 		return err
 	}
 	if c.queue == "" {
@@ -155,7 +203,7 @@ func (in *Inbox) sync(c *claim) error {
 	}
 	c.synced = true
 	faults.Crash("claim.synced")
-	in.removeSidecars(fileKey{c.queue, c.name})
+	in.removeSidecars(c.key())
 	return nil
 }
 
@@ -190,7 +238,7 @@ type admission struct {
 // admitClaims goes on with the claims that are due.
 func (in *Inbox) admitClaims(ctx context.Context) {
 	for _, c := range slices.Clone(in.claims) {
-		if len(in.admitting) >= maxAdmissions || ctx.Err() != nil {
+		if len(in.admitting) >= atOnce || ctx.Err() != nil {
 			return
 		}
 		switch {
@@ -207,7 +255,18 @@ func (in *Inbox) admitClaims(ctx context.Context) {
 // mayAdmit reports whether a claim may be copied beside those that are. Of two files with one name the first is to get it,
 // and the other may be its duplicate.
 func (in *Inbox) mayAdmit(c *claim) bool {
-	return len(in.admitting) < maxAdmissions && !in.admitting[fileKey{c.queue, c.name}]
+	return len(in.admitting) < atOnce && in.admitting[c.key()] == nil && (!c.isLarge() || in.largeAdmissions() < maxLarge)
+}
+
+func (c *claim) isLarge() bool { return c.print.size > largeFile }
+
+func (in *Inbox) largeAdmissions() (n int) {
+	for _, c := range in.admitting {
+		if c.isLarge() {
+			n++
+		}
+	}
+	return n
 }
 
 // fits reports whether the state has room for a claimed file, else puts it off.
@@ -260,7 +319,7 @@ func (c *claim) see(st fs.FileInfo) bool {
 
 func (in *Inbox) admit(ctx context.Context, c *claim) {
 	c.admitting, c.reason = true, "being copied"
-	in.admitting[fileKey{c.queue, c.name}] = true
+	in.admitting[c.key()] = c
 	a := in.admissionOf(c)
 	go func() {
 		r, err := in.o.Store.Admit(ctx, a)
@@ -290,7 +349,7 @@ func (in *Inbox) retry(c *claim, err error) {
 func (in *Inbox) admitted(a admission) {
 	c := a.claim
 	c.admitting = false
-	delete(in.admitting, fileKey{c.queue, c.name})
+	delete(in.admitting, c.key())
 	var duplicate *store.Duplicate
 	switch {
 	case a.err == nil:

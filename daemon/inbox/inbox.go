@@ -61,8 +61,14 @@ const (
 	ReadySidecar              // when NAME.done appears
 )
 
-// maxAdmissions bounds the files that are copied at a time, so that a small one need not wait for a large one.
-const maxAdmissions = 2
+const (
+	// atOnce is how many files are claimed, copied and archived at a time, so that many small ones share what takes long:
+	// syncs of folders, and commits.
+	atOnce = 16
+	// maxLarge bounds those among them that are copied and larger than largeFile, so that a small one need not wait for them.
+	maxLarge  = 2
+	largeFile = 1 << 20
+)
 
 // Inbox owns the inbox, in the goroutine of Run. Another one, of its archiver, owns the archive.
 type Inbox struct {
@@ -77,8 +83,8 @@ type Inbox struct {
 	strays    []Waiting // under .processing
 	strayed   []Waiting // as of the look before
 	foreign   []Foreign
-	claims    []*claim         // until they are admitted, the oldest first
-	admitting map[fileKey]bool // claims that are being copied, by what they were called
+	claims    []*claim           // until they are admitted, the oldest first
+	admitting map[fileKey]*claim // claims that are being copied, by what they were called
 	results   chan admission
 	known     map[string]bool    // claims that are batches by now, as of the last look
 	looked    time.Time          // when the last look was
@@ -146,11 +152,12 @@ func New(o Options) *Inbox {
 	if o.ArchiveFS == nil {
 		o.ArchiveFS = o.FS
 	}
+	o.FS, o.ArchiveFS = durable.Shared(o.FS), durable.Shared(o.ArchiveFS)
 	if o.Watch == nil {
 		o.Watch = func() Watcher { return blind{} }
 	}
 	in := &Inbox{
-		o: o, files: map[fileKey]*file{}, admitting: map[fileKey]bool{}, results: make(chan admission),
+		o: o, files: map[fileKey]*file{}, admitting: map[fileKey]*claim{}, results: make(chan admission),
 		wake: make(chan struct{}, 1), firstLook: make(chan struct{}),
 	}
 	in.archiver = newArchiver(in)
@@ -283,7 +290,7 @@ func (in *Inbox) round(ctx context.Context) time.Duration {
 		in.look()
 	}
 	if in.problem == "" {
-		in.takeReady(ctx)
+		in.takeReady()
 	}
 	in.admitClaims(ctx)
 	in.noteRoom()

@@ -211,9 +211,11 @@ func TestReplacedBeforeClaim(t *testing.T) {
 		}
 		key := fileKey{name: "x.jsonl"}
 		f := *in.files[key]
+		f.ready = true
 		r.write("x.jsonl", line+line)
-		if c, err := in.claim(key, &f); c != nil || err != nil {
-			t.Errorf("claimed %+v: %v", c, err)
+		in.files[key] = &f
+		if in.takeReady(); len(in.claims) > 0 {
+			t.Errorf("claimed %+v", in.claims[0])
 		}
 		r.wantTree("inbox", "x.jsonl")
 		r.run()
