@@ -107,22 +107,18 @@ func (l *ledger) draw(t *testing.T) (kinds []string) {
 	return kinds
 }
 
-// shuffle puts the points into a drawn order, in which the rare calls of each workload come first: they have few chances
-// to be reached.
+// shuffle puts the points into a drawn order, in which one of each call of each workload comes first, then another one: the
+// rare calls have few chances to be reached.
 func shuffle(r *rand.Rand, points []point) {
 	r.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-	drawn := map[[2]string]int{}
 	const first = 3
-	front, rest := []point{}, []point{}
+	drawn, turn := map[[2]string]int{}, map[point]int{}
 	for _, p := range points {
 		key := [2]string{p.workload.name, p.call}
-		if drawn[key]++; drawn[key] <= first {
-			front = append(front, p)
-		} else {
-			rest = append(rest, p)
-		}
+		turn[p] = min(drawn[key], first)
+		drawn[key]++
 	}
-	copy(points, append(front, rest...))
+	slices.SortStableFunc(points, func(a, b point) int { return cmp.Compare(turn[a], turn[b]) })
 }
 
 // census counts how often threads make each call in one life without faults: as often as the second busiest, for what

@@ -38,7 +38,7 @@ func workloads() []workload {
 	return []workload{
 		{name: "waiting", config: settings, args: run, twice: true, queues: true, crashes: 1},
 		{name: "arriving", config: "[outbox]\norder = \"completion\"\n" + settings, args: run, late: true, twice: true, queues: true, crashes: 1},
-		{name: "recovering", config: settings, args: run, crash: "commit.journals-synced:3", twice: true, queues: true, crashes: 2},
+		{name: "recovering", config: settings, args: run, crash: "commit.journals-synced:2", twice: true, queues: true, crashes: 2},
 		{name: "publishing", config: settings, args: run, crash: "publish.recorded:2", twice: true, queues: true, crashes: 2},
 		{name: "once", config: settings, args: []string{"once", "in/large.jsonl", "in/mixed.jsonl", "in/bad.jsonl", "in/again.jsonl"}, exit: 1, crashes: 1},
 	}
