@@ -133,7 +133,7 @@ func startWorker(b *testing.B, inFlight int) (dispatch.Engine, func()) {
 	launch := engine.Launch{Argv: []string{os.Args[0], engine.EchoCommand}, Env: os.Environ(), ServedNames: []string{"*"}}
 	s := engine.NewSupervisor(engine.Options{
 		Kind: "echo", Instance: "bench-" + strconv.Itoa(os.Getpid()), LogDir: b.TempDir(), LoadStall: time.Minute, Hang: time.Minute, InFlight: inFlight, Logger: zerolog.Nop(),
-		Prepare: func(context.Context) (engine.Launch, error) { return launch, nil },
+		Prepare: func(context.Context, int) (engine.Launch, error) { return launch, nil },
 	})
 	for s.Status().State != engine.Ready {
 		time.Sleep(time.Millisecond)

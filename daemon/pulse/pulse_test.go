@@ -161,7 +161,7 @@ func TestLongStepsEnd(t *testing.T) {
 func TestLongStepsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := run(t)
-		m := NewMonitor(patience, never, Owner{Name: "a", Pulse: a.Pulse})
+		m := NewMonitor(patience, every, never, Owner{Name: "a", Pulse: a.Pulse})
 		release := make(chan struct{})
 		a.work <- func() {
 			short, long := a.Long(), a.Long()
