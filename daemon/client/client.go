@@ -88,10 +88,16 @@ func (c *Client) unanswered(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("ask %s: %w", c.socket, ErrNotRunning)
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("ask %s: it ended before it had answered: %w", c.socket, ErrNotRunning)
+	case isDial(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("ask the daemon: %w", err)
 	}
-	return fmt.Errorf("ask the daemon: %w", err)
+	return fmt.Errorf("ask %s: it ended before it had answered: %w", c.socket, ErrNotRunning)
+}
+
+// isDial reports whether nobody was reached.
+func isDial(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
 }
 
 func failure(code int, body []byte) error {
