@@ -84,24 +84,26 @@ func TestRefusedChangeLeavesTheOthers(t *testing.T) {
 func TestRefusalBesideAFailedCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := openWorld(t)
-		release, errs := make(chan struct{}), make(chan error, 3)
-		write := func(change func(*bbolt.Tx) error) {
-			go func() { errs <- w.write(change) }()
+		release := make(chan struct{})
+		write := func(change func(*bbolt.Tx) error) <-chan error {
+			told := make(chan error, 1)
+			go func() { told <- w.write(change) }()
 			synctest.Wait()
+			return told
 		}
-		write(func(*bbolt.Tx) error { <-release; return nil })
+		first := write(func(*bbolt.Tx) error { <-release; return nil })
 		made := 0
-		write(func(*bbolt.Tx) error {
+		second := write(func(*bbolt.Tx) error {
 			if made++; made == 2 { // without the refused one
 				panic("a page that cannot be read")
 			}
 			return nil
 		})
-		write(func(*bbolt.Tx) error { return &Duplicate{Of: "the one before"} })
+		third := write(func(*bbolt.Tx) error { return &Duplicate{Of: "the one before"} })
 		close(release)
-		must(t, <-errs)
-		for range 2 {
-			if err := <-errs; !errors.Is(err, ErrDamagedDB) {
+		must(t, <-first)
+		for _, told := range []<-chan error{second, third} {
+			if err := <-told; !errors.Is(err, ErrDamagedDB) {
 				t.Errorf("the commit failed, but a caller was told %v", err)
 			}
 		}

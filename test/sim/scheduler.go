@@ -73,6 +73,8 @@ func (s *Scheduler) next() *step {
 	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Several may have come at the same instant, in any order; ids sort by when they were made.
+	slices.SortStableFunc(s.waiting, func(a, b *step) int { return strings.Compare(a.name, b.name) })
 	for _, st := range s.waiting {
 		if st.plain == "" {
 			st.plain = s.plain(st.name)

@@ -143,7 +143,7 @@ func fail(t *testing.T, seed uint64, w *World, err error) {
 // TestSameSeedSameWorld keeps the simulation one that a seed can replay. A few worlds in a hundred come out differently: where
 // two things happen at the same instant of the fake clock, Go's select takes either.
 func TestSameSeedSameWorld(t *testing.T) {
-	const seeds, odd = 50, 10
+	const seeds, odd = 50, 15
 	dir := memory(t)
 	var differ []uint64
 	for seed := range uint64(seeds) {
