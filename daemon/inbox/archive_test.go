@@ -97,16 +97,60 @@ func TestArchiveIsConfigured(t *testing.T) {
 	})
 }
 
+// elsewhere is a filesystem whose archive is on another one.
+type elsewhere struct {
+	durable.FS
+	archive string
+}
+
+func (e elsewhere) RenameNew(from, to string) error {
+	if strings.HasPrefix(from, e.archive) != strings.HasPrefix(to, e.archive) {
+		return unix.EXDEV
+	}
+	return e.FS.RenameNew(from, to)
+}
+
+// Two inputs of one name and the same bytes that are copied into the archive at a time both get there, also if one of the
+// copies has to be made again.
+func TestTwinsAreArchivedAtOnce(t *testing.T) {
+	bubble(t, func(r *rig) {
+		away := true
+		copies := map[string]int{}
+		disk := faultfs.New(durable.Local{})
+		disk.Set(func(op faultfs.Op, path string) error {
+			switch {
+			case !strings.HasPrefix(path, r.o.Archive):
+			case away:
+				return unix.EIO
+			case op == faultfs.Create:
+				time.Sleep(time.Millisecond) // so that the other one looks at the names meanwhile
+				if copies[path]++; copies[path] == 2 {
+					return unix.ENOSPC
+				}
+			}
+			return nil
+		})
+		r.o.FS = elsewhere{disk, r.o.Archive}
+		r.run()
+		for n := range 2 {
+			r.write("x.jsonl", line)
+			r.pass(5 * time.Second)
+			r.end(r.admitted[n])
+			r.pass(time.Second)
+		}
+		away = false
+		r.pass(time.Minute)
+		r.wantTree("archive", "done/x.jsonl", "done/x~2.jsonl")
+	})
+}
+
 // A copy on another filesystem is made once, also where the original cannot be removed at first.
 func TestCopyIsMadeOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
 		stays := true
 		disk := faultfs.New(durable.Local{})
 		disk.Set(func(op faultfs.Op, path string) error {
-			switch claimed := strings.HasSuffix(path, ".jsonl") && strings.Contains(path, ".processing"); {
-			case op == faultfs.Rename && claimed:
-				return unix.EXDEV
-			case op == faultfs.Remove && claimed && stays:
+			if op == faultfs.Remove && stays && strings.HasSuffix(path, ".jsonl") && strings.Contains(path, ".processing") {
 				return unix.EIO
 			}
 			return nil
@@ -115,11 +159,14 @@ func TestCopyIsMadeOnce(t *testing.T) {
 		r.run()
 		r.pass(5 * time.Second)
 		r.stop()
-		r.o.FS = disk
+		r.o.FS = elsewhere{disk, r.o.Archive}
 		r.end(r.admitted[0])
 		r.run()
 		r.pass(time.Minute)
 		r.wantTree("archive", "done/x.jsonl")
+		if _, err := os.Stat(r.path(".processing", r.store.Instance(), r.admitted[0].ID, movedFile)); err != nil {
+			t.Errorf("nothing was copied: %v", err)
+		}
 		stays = false
 		r.pass(time.Minute)
 		r.wantTree("archive", "done/x.jsonl")

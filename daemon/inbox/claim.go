@@ -258,7 +258,8 @@ func (in *Inbox) mayAdmit(c *claim) bool {
 	return len(in.admitting) < atOnce && in.admitting[c.key()] == nil && (!c.isLarge() || in.largeAdmissions() < maxLarge)
 }
 
-func (c *claim) isLarge() bool { return c.print.size > largeFile }
+// isLarge reports whether a file may be large, as a compressed one always may.
+func (c *claim) isLarge() bool { return c.print.size > largeFile || isCompressed(string(c.name)) }
 
 func (in *Inbox) largeAdmissions() (n int) {
 	for _, c := range in.admitting {
@@ -269,9 +270,20 @@ func (in *Inbox) largeAdmissions() (n int) {
 	return n
 }
 
-// fits reports whether the state has room for a claimed file, else puts it off.
+// promised is what the small files that are being copied may still take of the state, with their indexes. Large ones look
+// themselves before they use up what must stay free.
+func (in *Inbox) promised() (bytes int64) {
+	for _, c := range in.admitting {
+		if !c.isLarge() {
+			bytes += 2 * c.print.size
+		}
+	}
+	return bytes
+}
+
+// fits reports whether the state has room for a claimed file beside those that are being copied, else puts it off.
 func (in *Inbox) fits(c *claim) bool {
-	if c.lacks = in.lacksRoom(max(c.print.size, c.need)); c.lacks == nil {
+	if c.lacks = in.lacksRoom(max(c.print.size, c.need) + in.promised()); c.lacks == nil {
 		return true
 	}
 	c.reason, c.due = c.lacks.Error(), time.Now().Add(in.o.PollEvery)

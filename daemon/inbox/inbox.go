@@ -76,6 +76,7 @@ type Inbox struct {
 	archiver  *archiver
 	wake      chan struct{}
 	firstLook chan struct{} // closed after the first round
+	moving    sync.Map      // names in the archive that a file is being moved to
 
 	// Only used by the goroutine of Run.
 	files     map[fileKey]*file

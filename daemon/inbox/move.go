@@ -64,6 +64,11 @@ const movedFile = ".moved"
 
 // moveAcross copies a file to another filesystem, and ends the original once the copy is durable under its name.
 func (in *Inbox) moveAcross(from, to string) error {
+	// Of two files that are moved at a time only one may note a name as its copy's.
+	if _, taken := in.moving.LoadOrStore(to, nil); taken {
+		return fs.ErrExist
+	}
+	defer in.moving.Delete(to)
 	if _, err := in.o.FS.Lstat(to); err == nil {
 		return fs.ErrExist
 	}
