@@ -52,7 +52,8 @@ const atOnce = 16
 // Publisher publishes one round of batches after another. The goroutine of Run owns it, and waits for those that publish one
 // batch each.
 type Publisher struct {
-	o Options // its Settings: only changed between rounds
+	o     Options // its Settings: only changed between rounds
+	alone int     // how many of the next batches are published one by one. Only used by Run
 
 	mu        sync.Mutex
 	queue     []*store.Batch
@@ -146,7 +147,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		p.o.Pulse.Beat()
 		faults.Hang("outbox")
 		p.configure()
-		round := p.next()
+		round := p.next(p.atOnce())
 		if len(round) == 0 {
 			select {
 			case <-ctx.Done():
@@ -158,6 +159,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		}
 		failed, err := p.publishAll(round)
 		p.putBack(failed, pause)
+		p.countAlone(round, failed)
 		if err != nil {
 			return err
 		}
@@ -269,18 +271,36 @@ func (p *Publisher) hasRoom(lacked *durable.FullError) bool {
 	return err == nil && space.Free >= lacked.Need
 }
 
+func (p *Publisher) atOnce() int {
+	if p.alone > 0 {
+		return 1
+	}
+	return atOnce
+}
+
+// countAlone sees to it that batches which found no room together are each tried alone: some of them may fit.
+func (p *Publisher) countAlone(round []*store.Batch, failed []failure) {
+	lacksRoom := slices.ContainsFunc(failed, func(f failure) bool { return durable.IsFull(f.err) })
+	switch {
+	case len(round) == 1:
+		p.alone = max(0, p.alone-1)
+	case lacksRoom:
+		p.alone = p.Status().Queue
+	}
+}
+
 // next takes the next round from the queue; it is empty if nothing waits.
-func (p *Publisher) next() []*store.Batch {
+func (p *Publisher) next(most int) []*store.Batch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := min(len(p.queue), atOnce)
+	n := min(len(p.queue), most)
 	round := slices.Clone(p.queue[:n])
 	p.round, p.queue = slices.Clone(round), p.queue[n:]
 	return round
 }
 
 func (p *Publisher) closeAll() {
-	for round := p.next(); len(round) > 0; round = p.next() {
+	for round := p.next(atOnce); len(round) > 0; round = p.next(atOnce) {
 		for _, b := range round {
 			if err := b.Close(); err != nil {
 				p.o.Logger.Error().Err(err).Str("batch", b.Meta.ID).Msg("close batch")
@@ -329,7 +349,7 @@ func (p *Publisher) publish(b *store.Batch) error {
 	if err := b.End(); err != nil {
 		return err
 	}
-	p.setInstalled(b, false)
+	p.leave(b)
 	progress := b.Progress()
 	p.o.Logger.Info().Str("batch", b.Meta.ID).Str("state", string(b.Record.State)).Str("name", b.Record.Published.String()).
 		Uint32("completed", progress.Completed).Uint32("failed", progress.Failed).Uint32("redone", progress.Redone).Msg("batch has ended")
@@ -389,7 +409,7 @@ func (e *edition) installAll() error {
 	for {
 		err := e.install()
 		if err == nil {
-			e.p.setInstalled(e.b, true)
+			e.p.setInstalled(e.b)
 			return nil
 		}
 		if err := e.mend(err); err != nil {
@@ -404,14 +424,18 @@ func (p *Publisher) isInstalled(b *store.Batch) bool {
 	return p.installed[b]
 }
 
-func (p *Publisher) setInstalled(b *store.Batch, installed bool) {
+func (p *Publisher) setInstalled(b *store.Batch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if installed {
-		p.installed[b] = true
-	} else {
-		delete(p.installed, b)
-	}
+	p.installed[b] = true
+}
+
+// leave forgets a batch that has ended.
+func (p *Publisher) leave(b *store.Batch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.installed, b)
+	p.round = slices.DeleteFunc(p.round, func(other *store.Batch) bool { return other == b })
 }
 
 // NameTaken reports whether the outbox has a result file of this name.

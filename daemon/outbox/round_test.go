@@ -3,6 +3,7 @@ package outbox
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,5 +71,41 @@ func TestRoundWithAFailure(t *testing.T) {
 		if s := r.publisher.Status(); s.Queue != 0 || s.Reason != "" {
 			t.Errorf("status is %+v", s)
 		}
+	})
+}
+
+// Of batches that find no room together those that fit alone end.
+func TestRoundWithoutRoom(t *testing.T) {
+	bubble(t, func(r *rig) {
+		batches := r.completeAll(4)
+		var mu sync.Mutex
+		beside := map[string]int{} // how many are written when a file is
+		faulty := faultfs.New(durable.Local{})
+		faulty.Set(func(op faultfs.Op, path string) error {
+			if !strings.HasPrefix(path, r.o.Dir) || !strings.Contains(path, ".output.jsonl") {
+				return nil
+			}
+			if op == faultfs.Create || op == faultfs.Sync {
+				time.Sleep(time.Millisecond) // until all have come here
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case op == faultfs.Create:
+				for other := range beside {
+					beside[other]++
+				}
+				beside[path] = len(beside)
+			case op == faultfs.Sync && beside[path] > 0:
+				return unix.ENOSPC
+			case op == faultfs.Remove || op == faultfs.Rename:
+				delete(beside, strings.TrimSuffix(path, ".part")+".part")
+			}
+			return nil
+		})
+		r.o.FS = faulty
+		r.run(batches...)
+		r.pass(5 * time.Minute)
+		r.wantEnded(4)
 	})
 }
