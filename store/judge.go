@@ -15,6 +15,7 @@ type judge struct {
 	give    func(*verdict) error
 	gather  *chunk   // lines that are not given to anybody yet
 	pending []*chunk // that are being judged, the oldest first
+	text    int      // bytes in these
 	spare   []*chunk
 }
 
@@ -28,6 +29,9 @@ type verdict struct {
 
 // chunkText is how many bytes of lines are judged together. A longer line is a chunk of its own.
 const chunkText = 256 << 10
+
+// pendingText bounds the bytes of lines that are being judged, but for the last chunk, however many processors there are.
+const pendingText = 16 << 20
 
 // chunk is some lines and, once done receives, their verdicts.
 type chunk struct {
@@ -70,13 +74,14 @@ func (j *judge) finish() error {
 
 // send has what is gathered judged, once somebody is free to.
 func (j *judge) send() error {
-	if len(j.pending) == runtime.GOMAXPROCS(0) {
+	for len(j.pending) > 0 && (len(j.pending) == runtime.GOMAXPROCS(0) || j.text >= pendingText) {
 		if err := j.receive(); err != nil {
 			return err
 		}
 	}
 	c := j.gather
 	j.pending = append(j.pending, c)
+	j.text += len(c.text)
 	go c.judge(j.hash)
 	if n := len(j.spare); n > 0 {
 		j.gather, j.spare = j.spare[n-1], j.spare[:n-1]
@@ -91,6 +96,7 @@ func (j *judge) receive() error {
 	c := j.pending[0]
 	j.pending = j.pending[1:]
 	<-c.done
+	j.text -= len(c.text)
 	for i := range c.verdicts {
 		if err := j.give(&c.verdicts[i]); err != nil {
 			return err
