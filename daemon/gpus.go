@@ -18,14 +18,17 @@ func (d *Daemon) replicas(ctx context.Context) int {
 	if e.Kind != config.KindVLLM {
 		return 1
 	}
-	gpus := engine.GPUs(ctx, workerEnv(d.o.Environ, e.Env, nil))
+	gpus, err := engine.GPUs(ctx, workerEnv(d.o.Environ, e.Env, nil))
+	if err != nil {
+		d.component("engine").Error().Err(err).Msg("one replica is started: how many GPUs there are is not known")
+	}
 	return max(1, len(gpus)/gpusEach(e))
 }
 
 // gpusEach is how many GPUs one replica works on.
 func gpusEach(e *config.Engine) int {
 	n := 1
-	for _, name := range []string{"tensor_parallel_size", "pipeline_parallel_size"} {
+	for _, name := range []string{"tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"} {
 		if size, ok := e.Args[name].(int64); ok && size > 0 {
 			n *= int(size)
 		}
@@ -46,10 +49,11 @@ func (d *Daemon) sharing(launch func(context.Context) (engine.Launch, error), n 
 
 // share gives the worker of one of n replicas GPUs of its own. Where there are none, on a CPU, there is nothing to give.
 func (d *Daemon) share(ctx context.Context, l *engine.Launch, replica, n int) error {
-	gpus, each := engine.GPUs(ctx, l.Env), gpusEach(&d.o.Config.Engine)
-	if len(gpus) == 0 {
-		return nil
+	gpus, err := engine.GPUs(ctx, l.Env)
+	if err != nil || len(gpus) == 0 {
+		return err
 	}
+	each := gpusEach(&d.o.Config.Engine)
 	end := replica * each
 	if end > len(gpus) {
 		return &engine.PermanentError{

@@ -14,25 +14,30 @@ import (
 	"stoker/engine"
 )
 
-// withGPUs puts a tool first on the path that lists GPUs as NVIDIA's does; "" is a machine without.
+// withGPUs is a machine with a tool that lists GPUs as NVIDIA's does, or with one that only fails; "" is a machine without.
 func withGPUs(t *testing.T, list string) {
 	dir := t.TempDir()
-	script := "#!/bin/sh\nprintf '" + list + "'\n"
+	t.Setenv("PATH", dir)
 	if list == "" {
+		return
+	}
+	script := "#!/bin/sh\nprintf '" + list + "'\n"
+	if list == broken {
 		script = "#!/bin/sh\nexit 9\n"
 	}
 	if err := os.WriteFile(filepath.Join(dir, "nvidia-smi"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
+
+const broken = "broken"
 
 func TestReplicasShareGPUs(t *testing.T) {
 	for _, c := range []struct {
 		name, gpus, visible string
 		replicas            config.Replicas
 		args                map[string]any
-		want                []string // CUDA_VISIBLE_DEVICES of each replica; "?" where it is refused, "-" where it is left alone
+		want                []string // CUDA_VISIBLE_DEVICES of each replica; "?" where it is refused, "!" where it is put off, "-" where it is left alone
 	}{
 		{name: "one each", gpus: "0\\n1\\n2\\n", replicas: 2, want: []string{"0", "1"}},
 		{name: "as many as there are", gpus: "0\\n1\\n2\\n", want: []string{"0", "1", "2"}},
@@ -41,6 +46,9 @@ func TestReplicasShareGPUs(t *testing.T) {
 		{name: "those that the environment lists", gpus: "0\\n1\\n2\\n", visible: "2, GPU-abc", want: []string{"2", "GPU-abc"}},
 		{name: "more than there are", gpus: "0\\n", replicas: 2, want: []string{"0", "?"}},
 		{name: "a single one", gpus: "0\\n1\\n", replicas: 1, want: []string{"-"}},
+		{name: "two data-parallel ones each", gpus: "0\\n1\\n2\\n3\\n", args: map[string]any{"data_parallel_size": int64(2)}, want: []string{"0,1", "2,3"}},
+		{name: "a tool that fails", gpus: broken, replicas: 2, want: []string{"!", "!"}},
+		{name: "a tool that fails, automatically", gpus: broken, want: []string{"-"}},
 		{name: "a CPU", replicas: 2, want: []string{"-", "-"}},
 		{name: "a CPU, automatically", want: []string{"-"}},
 	} {
@@ -74,7 +82,7 @@ func visibleTo(t *testing.T, d *Daemon, k, n int) string {
 		return "?"
 	}
 	if err != nil {
-		t.Fatal(err)
+		return "!"
 	}
 	if list, ok := strings.CutPrefix(l.Env[len(l.Env)-1], "CUDA_VISIBLE_DEVICES="); ok && n > 1 {
 		return list

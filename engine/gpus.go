@@ -2,26 +2,31 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"time"
 )
 
 // GPUs are the NVIDIA GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them: those that it
-// lists, else those that nvidia-smi does. None is found where there is no such tool.
-func GPUs(ctx context.Context, env []string) []string {
+// lists, else those that nvidia-smi does. Where there is no such tool there are none; an error is that of the tool.
+func GPUs(ctx context.Context, env []string) ([]string, error) {
 	if list, ok := visibleDevices(env); ok {
-		return list
+		return list, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
-	if err != nil {
-		return nil
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("list GPUs: nvidia-smi: %w", err)
 	}
-	return strings.Fields(string(out))
+	return strings.Fields(string(out)), nil
 }
 
 // visibleDevices are those that CUDA_VISIBLE_DEVICES lists, if it is set. The last one counts, as in os/exec.

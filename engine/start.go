@@ -10,11 +10,10 @@ import (
 // replicaDir is where replicas but the first keep their log and the record of their processes, in LogDir; a number follows.
 const replicaDir = "replica-"
 
-// Start starts an engine of n replicas, each with a worker of its own; at least one. What workers of replicas that are no
-// more left behind is killed before. The error is that of the log's folder.
+// Start starts an engine of n replicas, each with a worker of its own; at least one. The first one begins with the death of
+// what workers of replicas that are no more left behind. The error is that of the log's folder.
 func Start(o Options, n int) (Replica, error) {
-	o.Replica = 1
-	sweepFormer(&o, n)
+	o.Replica, o.former = 1, formerReplicas(&o, n)
 	if n <= 1 {
 		return NewSupervisor(o), nil
 	}
@@ -40,6 +39,7 @@ func (o Options) replica(n int) Options {
 		return o
 	}
 	number := strconv.Itoa(n)
+	o.former = nil
 	o.Instance += "." + number
 	o.LogDir = filepath.Join(o.LogDir, replicaDir+number)
 	o.Cgroup = o.Cgroup.of(o.Instance)
@@ -59,28 +59,20 @@ func formerReplicas(o *Options, n int) (former []Options) {
 	return former
 }
 
-func sweepFormer(o *Options, n int) {
-	for _, f := range formerReplicas(o, n) {
-		killed, err := sweep(&f)
-		switch {
-		case err != nil:
-			f.Logger.Error().Err(err).Msg("what a former replica left behind is not gone")
-			continue
-		case killed > 0:
-			f.Logger.Warn().Int("processes", killed).Msg("killed what a former replica left behind")
-		}
-		os.Remove(filepath.Join(f.LogDir, groupFile))
-	}
-}
-
 // sweep kills what former workers left behind, and returns how many processes that were.
-func sweep(o *Options) (int, error) {
-	hidden, err := o.Cgroup.sweep() // first: what has other marks as well is counted once
-	if err != nil {
-		return hidden, err
+func sweep(o *Options) (killed int, err error) {
+	for i := range o.former {
+		n, err := sweep(&o.former[i])
+		if killed += n; err != nil {
+			return killed, err
+		}
 	}
-	n, err := Sweep(o.Instance, o.LogDir)
-	return hidden + n, err
+	n, err := o.Cgroup.sweep() // first: what has other marks as well is counted once
+	if killed += n; err != nil {
+		return killed, err
+	}
+	n, err = Sweep(o.Instance, o.LogDir)
+	return killed + n, err
 }
 
 // AllLeftovers returns the living processes of all replicas that ever were, where no stoker runs: all of them are left over.

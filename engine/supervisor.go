@@ -19,9 +19,10 @@ import (
 // Options are what a Supervisor needs.
 type Options struct {
 	Kind     string
-	Replica  int    // its number, from 1
-	Instance string // marks the worker's processes
-	LogDir   string // worker.log goes there
+	Replica  int       // its number, from 1
+	Instance string    // marks the worker's processes
+	LogDir   string    // worker.log goes there
+	former   []Options // replicas that are no more, whose workers must be gone before this one's starts
 	Cgroup   *Cgroup
 	// Prepare finds out how to start the worker of a replica, anew for each start. A *PermanentError stops the supervisor.
 	Prepare   func(ctx context.Context, replica int) (Launch, error)
