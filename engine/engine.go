@@ -82,6 +82,7 @@ type Status struct {
 	Phase      string    `json:"phase,omitzero"`
 	PhaseSince time.Time `json:"phase_since,omitzero"`
 	Detail     string    `json:"detail,omitzero"`
+	Phases     []Phase   `json:"phases,omitzero"` // of the start, the last one if it is over
 	Reason     string    `json:"reason,omitzero"` // why it died last
 	Hint       string    `json:"hint,omitzero"`
 	RetryAt    time.Time `json:"retry_at,omitzero"`

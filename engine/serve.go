@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"stoker/store/faults"
 )
 
@@ -158,7 +160,12 @@ func (s *Supervisor) greet(m *message) error {
 		return nil // these were its last words
 	}
 	var err error
-	s.meanwhile(func() { err = recordGroup(s.o.LogDir, p.cmd.Process.Pid) }) // a disk may take its time
+	var past pastStarts
+	s.meanwhile(func() { // a disk may take its time
+		err = recordGroup(s.o.LogDir, p.cmd.Process.Pid)
+		past = readStarts(s.o.LogDir)
+	})
+	s.life.last = past.phases(s.startKind())
 	if err != nil {
 		s.o.Logger.Warn().Err(err).Msg("cannot record the worker's process group")
 	}
@@ -170,6 +177,7 @@ func (s *Supervisor) phase(m *message) {
 	s.life.progressed = s.life.heard
 	if m.Phase != s.state.Phase {
 		s.state.Phase, s.state.PhaseSince = m.Phase, s.life.heard
+		s.life.phases.enter(m.Phase, s.life.heard)
 		s.o.Logger.Info().Str("phase", m.Phase).Str("detail", m.Detail).Msg("engine is loading")
 	}
 	s.state.Detail = m.Detail
@@ -185,8 +193,36 @@ func (s *Supervisor) ready(m *message) {
 		s.state.Capacity = max(1, int(math.Ceil(1.25*float64(m.MaxNumSeqs))))
 	}
 	s.o.Logger.Info().Str("model", m.Model).Str("version", s.state.Version).Int("max_num_seqs", m.MaxNumSeqs).
-		Float64("load_seconds", m.LoadSeconds).Msg("engine is ready")
+		Float64("load_seconds", m.LoadSeconds).Dict("phase_seconds", s.endPhases()).Msg("engine is ready")
 	s.pending = append(s.pending, Capacity{InFlight: s.state.Capacity, Model: m.Model, Version: s.state.Version})
+}
+
+// startKind is what the worker's start can be compared with.
+func (s *Supervisor) startKind() startKind {
+	return startKind{Engine: s.o.Kind, Model: s.life.model, Version: s.state.Version}
+}
+
+// endPhases ends the start, remembers how long it took, and tells.
+func (s *Supervisor) endPhases() *zerolog.Event {
+	seconds := zerolog.Dict()
+	ended := s.life.phases.end(s.life.heard)
+	all := s.life.phases.at(s.life.heard, nil)
+	if ended && s.life.phases.told() {
+		s.remember(pastStart{s.startKind(), all})
+	}
+	for _, phase := range all {
+		seconds.Float64(phase.Name, phase.Seconds)
+	}
+	return seconds
+}
+
+// remember does not wait for the disk: the engine is ready.
+func (s *Supervisor) remember(start pastStart) {
+	s.writing.Go(func() {
+		if err := rememberStart(s.o.LogDir, start); err != nil {
+			s.o.Logger.Warn().Err(err).Msg("cannot remember how long the start took")
+		}
+	})
 }
 
 func (s *Supervisor) takeStats(m *message) {

@@ -61,12 +61,16 @@ type Supervisor struct {
 	alone    bool // no former worker lives
 	backOff  time.Duration
 	life     life
+	writing  sync.WaitGroup // of how long the start took
 }
 
 // life is what the supervisor knows of the worker that runs, anew for each start.
 type life struct {
 	process    *process        // nil while there is none
 	start      []byte          // what it is told when it has said hello
+	model      string          // that it is told to load
+	phases     phases          // of its start
+	last       []Phase         // of the last comparable start
 	env        []string        // of the worker
 	oomKills   int64           // when it was started
 	sent       map[string]bool // ids of defaults that the worker knows
@@ -189,6 +193,7 @@ func (s *Supervisor) run() {
 			s.pause()
 		}
 	}
+	s.meanwhile(s.writing.Wait)
 	s.enter(Stopped)
 }
 
@@ -207,7 +212,10 @@ func (s *Supervisor) live() error {
 	}
 	var log *logFile
 	var err error
-	s.meanwhile(func() { log, err = openLog(filepath.Join(s.o.LogDir, "worker.log"), logLimit) })
+	s.meanwhile(func() {
+		s.writing.Wait() // two must not write at a time
+		log, err = openLog(filepath.Join(s.o.LogDir, "worker.log"), logLimit)
+	})
 	if err != nil {
 		return err
 	}
@@ -218,6 +226,7 @@ func (s *Supervisor) live() error {
 	}
 	s.life.process = p
 	s.life.heard, s.life.progressed = time.Now(), time.Now()
+	s.life.phases = beginPhases(s.life.heard)
 	s.enter(Loading)
 	s.state.PID = p.cmd.Process.Pid
 	return s.bury(p, s.serve(p))
@@ -257,6 +266,7 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 		return nil, &PermanentError{Message: "encode engine arguments: " + err.Error()}
 	}
 	s.life.start, s.life.env, s.life.oomKills = append(start, '\n'), launch.Env, s.o.Cgroup.oomKills()
+	s.life.model = launch.Model
 	var p *process
 	s.meanwhile(func() { p, err = s.startIn(launch, log) }) // its file may be on a share that hangs
 	if isPermanent(err) {
@@ -394,6 +404,7 @@ func (s *Supervisor) forget(keys []Key) {
 func (s *Supervisor) snapshot() Status {
 	st := s.state
 	st.InFlight = len(s.inFlight)
+	st.Phases = s.life.phases.at(time.Now(), s.life.last)
 	if p := s.life.process; p != nil && st.State == Loading {
 		st.LogTail = p.tail.cause()
 	}

@@ -166,7 +166,7 @@ func writeReplica(w io.Writer, name string, e *engine.Status) {
 		}
 	case engine.Loading:
 		phase := strings.TrimSpace(cmp.Or(e.Phase, "starting") + " " + e.Detail)
-		tell("%s for %s", phase, time.Since(e.Since).Round(time.Second))
+		tell("%s %s", phase, loadingText(e))
 	case engine.BackOff:
 		what := "died, starts again"
 		if e.Shortage != nil {
@@ -193,6 +193,30 @@ func writeReplica(w io.Writer, name string, e *engine.Status) {
 		fmt.Fprintf(w, "         started again %d times\n", e.Restarts)
 	}
 }
+
+// loadingText says how long the phase that the engine is in lasts, and the start in all, and how long they took the last time.
+func loadingText(e *engine.Status) string {
+	var phase, all engine.Phase
+	for _, p := range e.Phases {
+		if p.Name == cmp.Or(e.Phase, engine.FirstPhase) {
+			phase = p
+		}
+		all.Seconds += p.Seconds
+		all.LastSeconds += p.LastSeconds
+	}
+	return durations(phase) + "; in all " + durations(all)
+}
+
+func durations(p engine.Phase) string {
+	text := clock(p.Seconds)
+	if p.LastSeconds > 0 {
+		text += ", last time " + clock(p.LastSeconds)
+	}
+	return text
+}
+
+// clock writes a duration as minutes and seconds.
+func clock(seconds float64) string { return fmt.Sprintf("%d:%02d", int(seconds)/60, int(seconds)%60) }
 
 // storageText says what is wrong with a folder, and what waits for it.
 func storageText(s *api.Storage) string {
