@@ -59,7 +59,9 @@ func (d *Daemon) launchVLLM(ctx context.Context) (engine.Launch, error) {
 	if err != nil {
 		return engine.Launch{}, err
 	}
-	return VLLMLaunch(&d.o, python.Path, script)
+	launch, err := VLLMLaunch(&d.o, python.Path, script)
+	launch.Env = withCaches(launch.Env, d.store.Dir())
+	return launch, err
 }
 
 // FindPython finds the interpreter that o's configuration means. The error may be a *pyenv.Error.
