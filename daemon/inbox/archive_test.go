@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -114,16 +115,20 @@ func (e elsewhere) RenameNew(from, to string) error {
 // copies has to be made again.
 func TestTwinsAreArchivedAtOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
-		away := true
+		var away atomic.Bool
+		away.Store(true)
+		var mu sync.Mutex
 		copies := map[string]int{}
 		disk := faultfs.New(durable.Local{})
 		disk.Set(func(op faultfs.Op, path string) error {
 			switch {
 			case !strings.HasPrefix(path, r.o.Archive):
-			case away:
+			case away.Load():
 				return unix.EIO
 			case op == faultfs.Create:
 				time.Sleep(time.Millisecond) // so that the other one looks at the names meanwhile
+				mu.Lock()
+				defer mu.Unlock()
 				if copies[path]++; copies[path] == 2 {
 					return unix.ENOSPC
 				}
@@ -138,7 +143,7 @@ func TestTwinsAreArchivedAtOnce(t *testing.T) {
 			r.end(r.admitted[n])
 			r.pass(time.Second)
 		}
-		away = false
+		away.Store(false)
 		r.pass(time.Minute)
 		r.wantTree("archive", "done/x.jsonl", "done/x~2.jsonl")
 	})
@@ -147,10 +152,11 @@ func TestTwinsAreArchivedAtOnce(t *testing.T) {
 // A copy on another filesystem is made once, also where the original cannot be removed at first.
 func TestCopyIsMadeOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
-		stays := true
+		var stays atomic.Bool
+		stays.Store(true)
 		disk := faultfs.New(durable.Local{})
 		disk.Set(func(op faultfs.Op, path string) error {
-			if op == faultfs.Remove && stays && strings.HasSuffix(path, ".jsonl") && strings.Contains(path, ".processing") {
+			if op == faultfs.Remove && stays.Load() && strings.HasSuffix(path, ".jsonl") && strings.Contains(path, ".processing") {
 				return unix.EIO
 			}
 			return nil
@@ -167,7 +173,7 @@ func TestCopyIsMadeOnce(t *testing.T) {
 		if _, err := os.Stat(r.path(".processing", r.store.Instance(), r.admitted[0].ID, movedFile)); err != nil {
 			t.Errorf("nothing was copied: %v", err)
 		}
-		stays = false
+		stays.Store(false)
 		r.pass(time.Minute)
 		r.wantTree("archive", "done/x.jsonl")
 		r.wantTree("inbox")
