@@ -98,6 +98,28 @@ func TestArchiveIsConfigured(t *testing.T) {
 	})
 }
 
+// A duplicate whose copy was on another filesystem when a crash came, and whose original was still there, is set aside, not
+// run, also if its batch has ended meanwhile.
+func TestCopiedAsideIsSetAside(t *testing.T) {
+	bubble(t, func(r *rig) {
+		id := store.NewID()
+		for name, text := range map[string]string{
+			queueFile: "q", duplicateFile: `{"name":"x.jsonl","duplicate_of":"batch_1"}`, movedFile: "duplicate/q/x.jsonl", "x.jsonl": line,
+		} {
+			r.write(filepath.Join(".processing", r.store.Instance(), id, name), text)
+		}
+		r.mkdir(filepath.Join(r.o.Archive, "duplicate", "q"))
+		if err := os.WriteFile(filepath.Join(r.o.Archive, "duplicate", "q", "x.jsonl"), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.run()
+		r.pass(time.Minute)
+		r.want()
+		r.wantTree("archive", "duplicate/q/x.duplicate.json", "duplicate/q/x.jsonl")
+		r.wantTree("inbox")
+	})
+}
+
 // elsewhere is a filesystem whose archive is on another one.
 type elsewhere struct {
 	durable.FS

@@ -113,13 +113,9 @@ func (in *Inbox) wentTo(id string) (string, error) {
 // movedDuplicate returns a claim whose file was moved away as a duplicate before a crash, and has no note yet; nil if
 // there is none. The file is known by its name and by having no note.
 func (in *Inbox) movedDuplicate(id string) (*claim, error) {
-	b, err := durable.ReadFile(in.o.FS, in.claimPath(id, duplicateFile))
-	if err != nil {
-		return nil, ignoreMissing(err)
-	}
-	var note setAsideNote
-	if err := json.Unmarshal(b, &note); err != nil || !isBatch(string(note.Name)) || filepath.Base(string(note.Name)) != string(note.Name) {
-		return nil, nil // somebody else's, or half written, before the move
+	note, err := in.readSetAside(id)
+	if note == nil || err != nil {
+		return nil, err
 	}
 	queue, err := in.claimQueue(id)
 	if err != nil {
@@ -134,6 +130,33 @@ func (in *Inbox) movedDuplicate(id string) (*claim, error) {
 			return &claim{id: id, queue: queue, name: note.Name, since: time.Now(), duplicate: &setAside{note.Of, to}, reason: "set aside before a crash"}, nil
 		}
 	}
+}
+
+// readSetAside returns the note of a claim on its way out, nil if there is none.
+func (in *Inbox) readSetAside(id string) (*setAsideNote, error) {
+	b, err := durable.ReadFile(in.o.FS, in.claimPath(id, duplicateFile))
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	var note setAsideNote
+	if err := json.Unmarshal(b, &note); err != nil || !isBatch(string(note.Name)) || filepath.Base(string(note.Name)) != string(note.Name) {
+		return nil, nil // somebody else's, or half written, before the move
+	}
+	return &note, nil
+}
+
+// copiedAside returns what a claim is a duplicate of whose copy had its name on another filesystem when a crash came, nil
+// if that is not so. It stays one, also if its batch has ended by now: with the copy it was set aside.
+func (in *Inbox) copiedAside(id string, name store.FileName) (*setAside, error) {
+	note, err := in.readSetAside(id)
+	if note == nil || err != nil {
+		return nil, err
+	}
+	to, err := in.copied(in.claimPath(id, name))
+	if to == "" || err != nil {
+		return nil, err
+	}
+	return &setAside{of: note.Of}, nil
 }
 
 func (in *Inbox) noteDuplicate(c *claim) error {

@@ -107,10 +107,12 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &claim{
+	c := &claim{
 		id: id, queue: queue, name: name, since: time.Now(), print: fingerprintOf(st),
 		reason: "claimed before a crash",
-	}, nil
+	}
+	c.duplicate, err = in.copiedAside(id, name)
+	return c, err
 }
 
 // claimQueue is the queue of a claim, which must be a folder's name.
