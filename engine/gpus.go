@@ -15,18 +15,27 @@ func GPUs(ctx context.Context, env []string) ([]string, error) {
 	if list, ok := visibleDevices(env); ok {
 		return list, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=index", "--format=csv,noheader")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
+	out, err := smi(ctx, "--query-gpu=index", "--format=csv,noheader")
 	switch {
 	case errors.Is(err, exec.ErrNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("list GPUs: nvidia-smi: %w", err)
 	}
-	return strings.Fields(string(out)), nil
+	return strings.Fields(out), nil
+}
+
+// smiTimeout bounds nvidia-smi, which hangs while a GPU's driver does.
+const smiTimeout = 10 * time.Second
+
+// smi asks NVIDIA's tool.
+func smi(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "nvidia-smi", args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	return string(out), err
 }
 
 // visibleDevices are those that CUDA_VISIBLE_DEVICES lists, if it is set. The last one counts, as in os/exec.

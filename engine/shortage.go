@@ -3,10 +3,8 @@ package engine
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Shortage is the memory that was missing to load the model, as far as the engine tells. Amounts are in bytes.
@@ -49,9 +47,6 @@ func (s *Shortage) String() string {
 
 func gib(n int64) string { return fmt.Sprintf("%.2f GiB", float64(n)/(1<<30)) }
 
-// smiTimeout bounds nvidia-smi, which hangs while a GPU's driver does.
-const smiTimeout = 10 * time.Second
-
 // findHolders asks NVIDIA's tool who has memory of a device, which is named as in the worker's environment. It finds
 // nobody where there is no such tool, or where a container hides the processes.
 func findHolders(ctx context.Context, device string, env []string) []Holder {
@@ -59,16 +54,11 @@ func findHolders(ctx context.Context, device string, env []string) []Holder {
 	if !isCUDA {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, smiTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "nvidia-smi", "--id="+physicalDevice(n, env),
-		"--query-compute-apps=pid,used_memory,process_name", "--format=csv,noheader,nounits")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
+	out, err := smi(ctx, "--id="+physicalDevice(n, env), "--query-compute-apps=pid,used_memory,process_name", "--format=csv,noheader,nounits")
 	if err != nil {
 		return nil
 	}
-	return parseHolders(string(out))
+	return parseHolders(out)
 }
 
 // physicalDevice is the number or UUID of the GPU that CUDA calls n in this environment.
