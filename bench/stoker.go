@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,10 +27,10 @@ type daemon struct {
 	root    string
 	log     string
 
-	child  *child
-	client *client.Client
-	engine int // process group of the worker
-	round  int
+	child   *child
+	client  *client.Client
+	engines []int // process groups of the workers
+	round   int
 }
 
 func (d *daemon) start(ctx context.Context) (Loaded, error) {
@@ -43,21 +44,44 @@ func (d *daemon) start(ctx context.Context) (Loaded, error) {
 	}
 	d.client = client.New(d.socket)
 	var status *api.Status
+	var workers []engine.Status
 	err = d.child.until(ctx, lookEvery, func() (ready bool, err error) {
-		if status, err = d.client.Status(ctx); errors.Is(err, client.ErrNotRunning) {
-			return false, nil
+		if status, err = d.client.Status(ctx); err != nil {
+			if errors.Is(err, client.ErrNotRunning) {
+				err = nil
+			}
+			return false, err
 		}
-		if err == nil && status.Engine.State == engine.Failed {
-			return false, &engine.PermanentError{Message: status.Engine.Reason, Hint: status.Engine.Hint}
-		}
-		return err == nil && status.Engine.State == engine.Ready, err
+		workers = replicas(status.Engine)
+		return allReady(workers)
 	})
 	if err != nil {
 		return Loaded{}, err
 	}
-	d.engine = status.Engine.PID
+	for _, w := range workers {
+		d.engines = append(d.engines, w.PID)
+	}
 	return Loaded{Seconds: time.Since(began).Seconds(), MaxNumSeqs: status.Engine.MaxNumSeqs, KVTokens: status.Engine.KVTokens}, nil
 }
+
+// replicas are the workers of an engine, each with its own state.
+func replicas(e *engine.Status) []engine.Status {
+	if len(e.Replicas) > 0 {
+		return e.Replicas
+	}
+	return []engine.Status{*e}
+}
+
+func allReady(workers []engine.Status) (bool, error) {
+	for _, w := range workers {
+		if w.State == engine.Failed {
+			return false, &engine.PermanentError{Message: w.Reason, Hint: w.Hint}
+		}
+	}
+	return !slices.ContainsFunc(workers, func(w engine.Status) bool { return w.State != engine.Ready }), nil
+}
+
+func (d *daemon) cpu() CPU { return cpuOf(d.child.pid(), append(d.engines, d.child.pid())...) }
 
 func (d *daemon) inbox() string { return filepath.Join(d.root, "inbox") }
 
@@ -67,7 +91,7 @@ func (d *daemon) run(ctx context.Context, _ string, files []string) (Sample, err
 	if err != nil {
 		return Sample{}, fmt.Errorf("drop files: %w", err)
 	}
-	before := cpuOf(d.child.pid(), d.child.pid(), d.engine)
+	before := d.cpu()
 	began := time.Now()
 	for _, name := range names {
 		if err := os.Rename(filepath.Join(d.root, name), filepath.Join(d.inbox(), name)); err != nil {
@@ -78,7 +102,7 @@ func (d *daemon) run(ctx context.Context, _ string, files []string) (Sample, err
 	if err != nil {
 		return Sample{}, err
 	}
-	s := Sample{Seconds: time.Since(began).Seconds(), CPU: cpuOf(d.child.pid(), d.child.pid(), d.engine).minus(before)}
+	s := Sample{Seconds: time.Since(began).Seconds(), CPU: d.cpu().minus(before)}
 	for _, b := range batches {
 		s.Requests += int64(b.Requests)
 		s.Failed += int64(b.Failed)
