@@ -32,8 +32,9 @@ type Batch struct {
 	parser      batchfile.Parser
 	begun       int64    // when the first request was handed out, Unix milliseconds
 	cursor      uint32   // the next request to hand out
-	former      uint32   // requests below were handed out by a former life: those without a record run again
-	noted       uint32   // how far the journal knows that requests were handed out
+	former      window   // requests that a former life handed out: those without a record run again
+	noted       uint32   // the journal knows that all below this were handed out
+	unnoted     []uint32 // handed out since then, out of turn
 	again       []uint32 // damaged results to hand out before that
 }
 
@@ -143,23 +144,67 @@ func (b *Batch) Next() (seq uint32, ok bool) {
 			return seq, true
 		}
 	}
+	b.seek()
+	if b.cursor >= b.Meta.Requests || b.cursor-b.progress.done.low >= WindowSize {
+		return 0, false
+	}
+	b.begin()
+	seq = b.cursor
+	b.cursor++
+	return seq, true
+}
+
+// seek moves the cursor to the next request without a record.
+func (b *Batch) seek() {
 	b.cursor = max(b.cursor, b.progress.done.low)
 	for b.cursor < b.Meta.Requests && b.progress.Has(b.cursor) {
 		b.cursor++
 	}
-	if b.cursor >= b.Meta.Requests || b.cursor-b.progress.done.low >= WindowSize {
-		return 0, false
-	}
+}
+
+func (b *Batch) begin() {
 	if b.begun == 0 {
 		b.begun = now()
 	}
-	seq = b.cursor
-	b.cursor++
-	if seq < b.former {
+}
+
+// Left is how many requests Next will still return, at most.
+func (b *Batch) Left() int {
+	b.seek()
+	return len(b.again) + int(b.Meta.Requests-b.cursor)
+}
+
+// Rest takes all requests that Next would still return, in input order, so that they can be handed out in another one. It
+// takes none if their lines have more than limit bytes, or lie beyond the window. An error is that of reading the line index.
+func (b *Batch) Rest(limit int64) ([]uint32, error) {
+	b.seek()
+	if b.cursor >= b.Meta.Requests || b.Meta.Requests-b.progress.done.low > WindowSize {
+		return nil, nil
+	}
+	w, err := b.snapshot.row(b.cursor)
+	if err != nil || b.Meta.Input.Snapshot-w.offset > limit {
+		return nil, err
+	}
+	var rest []uint32
+	for seq, ok := b.Next(); ok; seq, ok = b.Next() {
+		rest = append(rest, seq)
+	}
+	return rest, nil
+}
+
+// HandOut notes that a request is given to the engine, for the first time in this life. One that a former life gave to it, too,
+// counts as run again; those of damaged results were counted when they were found.
+func (b *Batch) HandOut(seq uint32) {
+	if _, counted := slices.BinarySearch(b.progress.redo, seq); b.former.has(seq) && !counted {
 		b.progress.Redone++
 	}
-	b.progress.HandedOut = max(b.progress.HandedOut, b.cursor)
-	return seq, true
+	if b.progress.handed.has(seq) {
+		return
+	}
+	b.progress.handed.reach(seq)
+	if seq >= b.progress.handed.low {
+		b.unnoted = append(b.unnoted, seq)
+	}
 }
 
 // Deaths is how often the engine died while it held the request, as far as the journal knows.
@@ -216,12 +261,13 @@ func (b *Batch) Buffered() int { return len(b.journal.buf) }
 // Size is how many bytes the batch's records take up, a little more than their result files do.
 func (b *Batch) Size() int64 { return b.journal.offset }
 
-// Flush hands appended frames to the operating system: they survive the death of the process, not a power cut. How far
+// Flush hands appended frames to the operating system: they survive the death of the process, not a power cut. Which
 // requests were handed out goes with them, so that the next life can say what it runs again.
 func (b *Batch) Flush() error {
-	if b.progress.HandedOut > b.noted {
-		b.noted = b.progress.HandedOut
-		if err := b.journal.append(Frame{Kind: KindHanded, Seq: b.noted}); err != nil {
+	if low := b.progress.handed.low; low > b.noted || len(b.unnoted) > 0 {
+		f := Frame{Kind: KindHanded, Seq: low, Payload: encodeSeqs(b.unnoted)}
+		b.noted, b.unnoted = low, b.unnoted[:0]
+		if err := b.journal.append(f); err != nil {
 			return err
 		}
 	}

@@ -199,7 +199,8 @@ func (w *world) progressValue(id string) (value []byte) {
 func FuzzDecodeProgress(f *testing.F) {
 	f.Add((&Progress{Offset: 8, redo: []uint32{1}}).encode()[:10])
 	f.Add([]byte{progressVersion, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
-	far := &Progress{Offset: 1 << 40, HandedOut: 1<<32 - 1}
+	far := &Progress{Offset: 1 << 40}
+	far.handed.low = 1<<32 - 1
 	far.done.low = 1<<32 - 3
 	far.done.bits[WindowSize/64-1] = 1 << 63
 	value := far.encode()

@@ -40,7 +40,7 @@ const (
 	KindSuspect Kind = 3 // the engine died while it held this request; Status counts how often
 	KindPublish Kind = 4 // Payload is a Publication
 	KindDone    Kind = 5 // the publication is complete and durable
-	KindHanded  Kind = 6 // requests below Seq were given to the engine
+	KindHanded  Kind = 6 // requests below Seq were given to the engine, and those in Payload, if any
 	KindEngine  Kind = 7 // Payload is an answering: which engine answers from here on
 )
 

@@ -8,48 +8,18 @@ import (
 	"slices"
 )
 
-// WindowSize is how far results may run ahead of the oldest request without one, in requests. It bounds the bitmap that
-// each checkpoint writes: 8 KiB, where a key per request wrote 171 KB a commit for a batch of a million lines.
-const WindowSize = 65536
-
 // Progress is how far a batch has come: one value in bbolt, written by each checkpoint.
 type Progress struct {
-	Offset           int64  // journal bytes that this checkpoint covers
-	HandedOut        uint32 // requests below this were given to the engine at least once
+	Offset           int64 // journal bytes that this checkpoint covers
 	Completed        uint32
 	Failed           uint32
 	Redone           uint32 // requests that a crash made run again
 	PromptTokens     uint64
 	CompletionTokens uint64
 
-	done window
-	redo []uint32 // requests below the window whose record was found damaged; sorted
-}
-
-// window says which requests have their record: all below low, and those whose bit is set.
-type window struct {
-	low  uint32
-	bits [WindowSize / 64]uint64 // request n at bit n % WindowSize, for low <= n < low + WindowSize
-}
-
-func (w *window) has(seq uint32) bool {
-	if seq < w.low {
-		return true
-	}
-	if seq-w.low >= WindowSize {
-		return false
-	}
-	i := seq % WindowSize
-	return w.bits[i/64]&(1<<(i%64)) != 0
-}
-
-func (w *window) add(seq uint32) {
-	i := seq % WindowSize
-	w.bits[i/64] |= 1 << (i % 64)
-	for w.bits[w.low%WindowSize/64]&(1<<(w.low%64)) != 0 {
-		w.bits[w.low%WindowSize/64] &^= 1 << (w.low % 64)
-		w.low++
-	}
+	done   window   // requests that have their record
+	handed window   // requests that were given to the engine at least once, or needed none
+	redo   []uint32 // requests below the window whose record was found damaged; sorted
 }
 
 // Has reports whether the request has its record.
@@ -83,6 +53,7 @@ func (p *Progress) count(f Frame) (bool, error) {
 	} else {
 		p.done.add(f.Seq)
 	}
+	p.handed.reach(f.Seq)
 	p.tally(f)
 	return true, nil
 }
@@ -96,7 +67,6 @@ func (p *Progress) tally(f Frame) {
 	}
 	p.PromptTokens += uint64(f.PromptTokens)
 	p.CompletionTokens += uint64(f.CompletionTokens)
-	p.HandedOut = max(p.HandedOut, f.Seq+1)
 }
 
 // clearTally sets to zero what tally adds up.
@@ -123,7 +93,12 @@ func (p *Progress) setRecords(has func(seq uint32) bool, end uint32) {
 	}
 }
 
-const progressVersion = 1
+const (
+	progressVersion = 1
+	// progressApart is the version in which the bitmap of requests that were given to the engine follows. It is written only
+	// where these are not simply all up to one: an older stoker that finds it reads the journal instead.
+	progressApart = 2
+)
 
 var errProgress = errors.New("damaged progress record")
 
@@ -131,9 +106,14 @@ var errProgress = errors.New("damaged progress record")
 // up to its last set bit, CRC-32C.
 func (p *Progress) encode() []byte {
 	b := make([]byte, 0, 128)
-	b = append(b, progressVersion)
+	apart := len(p.handed.words()) > 0
+	if apart {
+		b = append(b, progressApart)
+	} else {
+		b = append(b, progressVersion)
+	}
 	b = binary.AppendUvarint(b, uint64(p.Offset))
-	for _, n := range []uint32{p.HandedOut, p.Completed, p.Failed, p.Redone} {
+	for _, n := range []uint32{p.handed.low, p.Completed, p.Failed, p.Redone} {
 		b = binary.AppendUvarint(b, uint64(n))
 	}
 	b = binary.AppendUvarint(b, p.PromptTokens)
@@ -143,32 +123,15 @@ func (p *Progress) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(n))
 	}
 	b = binary.AppendUvarint(b, uint64(p.done.low))
-	words := p.windowWords()
-	b = binary.AppendUvarint(b, uint64(len(words)))
-	for _, w := range words {
-		b = binary.LittleEndian.AppendUint64(b, w)
+	b = p.done.appendWords(b)
+	if apart {
+		b = p.handed.appendWords(b)
 	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, crcTable))
 }
 
-// windowWords returns the bitmap from the word of low on, cut behind the last word with a bit.
-func (p *Progress) windowWords() []uint64 {
-	n := len(p.done.bits)
-	first := int(p.done.low % WindowSize / 64)
-	words := make([]uint64, 0, 16)
-	last := 0
-	for i := range n {
-		w := p.done.bits[(first+i)%n]
-		words = append(words, w)
-		if w != 0 {
-			last = i + 1
-		}
-	}
-	return words[:last]
-}
-
 func decodeProgress(b []byte) (*Progress, error) {
-	if len(b) < 5 || b[0] != progressVersion {
+	if len(b) < 5 || b[0] != progressVersion && b[0] != progressApart {
 		return nil, errProgress
 	}
 	body, sum := b[:len(b)-4], binary.LittleEndian.Uint32(b[len(b)-4:])
@@ -176,10 +139,10 @@ func decodeProgress(b []byte) (*Progress, error) {
 		return nil, errProgress
 	}
 	r := uvarints{b: body[1:]}
-	p := &Progress{
-		Offset: int64(r.next()), HandedOut: uint32(r.next()), Completed: uint32(r.next()), Failed: uint32(r.next()),
-		Redone: uint32(r.next()), PromptTokens: r.next(), CompletionTokens: r.next(),
-	}
+	p := &Progress{Offset: int64(r.next())}
+	p.handed.low = uint32(r.next())
+	p.Completed, p.Failed, p.Redone = uint32(r.next()), uint32(r.next()), uint32(r.next())
+	p.PromptTokens, p.CompletionTokens = r.next(), r.next()
 	redo := r.next()
 	if redo > uint64(len(r.b)) { // each takes a byte at least
 		return nil, errProgress
@@ -188,15 +151,33 @@ func decodeProgress(b []byte) (*Progress, error) {
 		p.redo = append(p.redo, uint32(r.next()))
 	}
 	p.done.low = uint32(r.next())
-	words, n := r.next(), len(p.done.bits)
-	if r.failed || words > uint64(n) || uint64(len(r.b)) != words*8 {
+	p.done.readWords(&r)
+	if b[0] == progressApart {
+		p.handed.readWords(&r)
+	}
+	if r.failed || len(r.b) > 0 {
 		return nil, errProgress
 	}
-	first := int(p.done.low % WindowSize / 64)
-	for i := range int(words) {
-		p.done.bits[(first+i)%n] = binary.LittleEndian.Uint64(r.b[i*8:])
-	}
 	return p, nil
+}
+
+// encodeSeqs lays requests out for a journal frame.
+func encodeSeqs(seqs []uint32) (b []byte) {
+	for _, seq := range seqs {
+		b = binary.AppendUvarint(b, uint64(seq))
+	}
+	return b
+}
+
+func decodeSeqs(b []byte) (seqs []uint32, err error) {
+	for r := (uvarints{b: b}); len(r.b) > 0; {
+		if seq := r.next(); !r.failed {
+			seqs = append(seqs, uint32(seq))
+		} else {
+			err = errors.New("read requests that were handed out: damaged number")
+		}
+	}
+	return seqs, err
 }
 
 // uvarints reads numbers one after another; failed is set once one is not there.

@@ -63,10 +63,10 @@ func (b *Batch) settle(valid int64) {
 	p := &b.progress
 	b.Recovered.CutBytes = max(0, b.journal.offset-valid)
 	p.Offset = valid
-	b.Recovered.Redone = p.HandedOut - p.Records() - uint32(len(p.redo)) // those were counted when they were reopened
-	b.former, b.noted = p.HandedOut, p.HandedOut
+	b.Recovered.Redone = p.handed.count() - p.Records() - uint32(len(p.redo)) // those were counted when they were reopened
+	b.former, b.noted = p.handed, p.handed.low
 	b.again = slices.Clone(p.redo)
-	if b.begun == 0 && p.HandedOut > 0 {
+	if b.begun == 0 && p.handed.count() > 0 {
 		b.begun = b.Meta.CreatedAt // it ran, but a crash came before the first checkpoint
 	}
 }
@@ -160,7 +160,7 @@ func (b *Batch) enter(f Frame) error {
 	case KindOutput, KindError:
 		b.publication, b.published = nil, false
 	case KindHanded:
-		b.progress.HandedOut = max(b.progress.HandedOut, min(f.Seq, b.Meta.Requests))
+		return b.enterHanded(f)
 	case KindSuspect:
 		b.suspects[f.Seq] = int(f.Status)
 	case KindPublish:
@@ -176,6 +176,20 @@ func (b *Batch) enter(f Frame) error {
 		b.published = b.publication != nil
 	case KindEngine:
 		return b.enterEngine(f.Payload)
+	}
+	return nil
+}
+
+func (b *Batch) enterHanded(f Frame) error {
+	seqs, err := decodeSeqs(f.Payload)
+	if err != nil {
+		return err
+	}
+	b.progress.handed.raise(min(f.Seq, b.Meta.Requests))
+	for _, seq := range seqs {
+		if seq < b.Meta.Requests {
+			b.progress.handed.reach(seq)
+		}
 	}
 	return nil
 }
@@ -197,7 +211,7 @@ func (b *Batch) enterEngine(payload []byte) error {
 // rescan counts the batch's results from the journal alone. There is no checkpoint that tells a torn tail from damage
 // further up, so frames behind damage are adopted, too; it costs a bit of memory for each request.
 func (b *Batch) rescan(journal source, start int64) (valid int64, err error) {
-	p := Progress{HandedOut: b.progress.HandedOut, Redone: b.progress.Redone}
+	p := Progress{Redone: b.progress.Redone}
 	records, end := newBitmap(b.Meta.Requests), uint32(0)
 	valid, err = scanJournal(journal, start, b.journal.offset, true, func(_ int64, f Frame) error {
 		if err := b.enter(f); err != nil || !f.Kind.IsResult() {
@@ -213,13 +227,14 @@ func (b *Batch) rescan(journal source, start int64) (valid int64, err error) {
 			records.add(f.Seq)
 			end = max(end, f.Seq+1)
 			p.tally(f)
+			b.progress.handed.reach(f.Seq)
 		}
 		return nil
 	})
 	if err != nil {
 		return valid, err
 	}
-	p.HandedOut = max(p.HandedOut, b.progress.HandedOut)
+	p.handed = b.progress.handed
 	p.setRecords(records.has, end)
 	b.progress = p
 	return valid, nil

@@ -248,7 +248,7 @@ func (v *verifier) checkRecovery(ctx context.Context) error {
 		v.broken(Resumes, b.journal.f.Name(), 0, "the next start cannot recover the batch: %v", err)
 		return nil
 	}
-	if p := &b.progress; p.Redone > 0 && p.HandedOut == 0 {
+	if p := &b.progress; p.Redone > 0 && p.handed.count() == 0 {
 		v.broken(RedoBounded, v.store.db.Path(), 0, "%d requests count as run again, but none was given to the engine", p.Redone)
 	}
 	return nil

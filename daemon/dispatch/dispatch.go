@@ -115,6 +115,9 @@ type run struct {
 	ended    bool         // Next has no more requests
 	damage   error        // why its lines cannot be read
 	meter    meter
+
+	maxTokens int64    // of answers to lines that do not bound them, 0: unbounded
+	rest      []uint32 // its last requests, longest answers first; nil as long as they are read in input order
 }
 
 // flight is a request that the engine holds, or is to get again.
@@ -361,7 +364,7 @@ func (d *Dispatcher) unreadableBatch(id string, err error) {
 func (d *Dispatcher) add(b *store.Batch) error {
 	r := &run{batch: b, id: b.Meta.ID}
 	if len(b.Meta.Defaults) > 0 {
-		r.defaults = newDefaults(b.Meta)
+		r.defaults, r.maxTokens = newDefaults(b.Meta), defaultMaxTokens(b.Meta)
 	}
 	r.meter.start(b.Progress().Records())
 	r.dirty = true // so that even a batch without requests passes through a commit

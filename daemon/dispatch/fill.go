@@ -46,6 +46,7 @@ func (d *Dispatcher) share(out *[]engine.Request) error {
 		if free <= 0 || len(ready) == 0 || d.flightBytes >= d.flightLimit {
 			return nil
 		}
+		d.longestFirst(ready, free)
 		k, n := portion(ready, free)
 		for _, r := range ready[:k] {
 			lines, err := d.serve(r, n, maxRound-round, out)
@@ -97,7 +98,7 @@ func (r *run) foreignModel(model string) bool {
 func (d *Dispatcher) serve(r *run, n, limit int, out *[]engine.Request) (lines int, err error) {
 	d.turns++
 	r.turn = d.turns
-	for n > 0 && lines < limit && d.flightBytes < d.flightLimit {
+	for n > 0 && r.damage == nil && lines < limit && d.flightBytes < d.flightLimit {
 		d.o.Pulse.Beat() // a line that cannot run may have 16 MiB
 		f, ok, err := d.nextFlight(r)
 		if err != nil {
@@ -123,7 +124,7 @@ func (d *Dispatcher) nextFlight(r *run) (*flight, bool, error) {
 		r.retry = r.retry[1:]
 		return f, true, nil
 	}
-	seq, ok := r.batch.Next()
+	seq, ok := r.next()
 	if !ok {
 		return nil, false, nil
 	}
@@ -136,6 +137,7 @@ func (d *Dispatcher) nextFlight(r *run) (*flight, bool, error) {
 		d.setAside(r, err)
 		return nil, false, nil
 	}
+	r.batch.HandOut(seq)
 	return newFlight(r, seq, req), true, nil
 }
 

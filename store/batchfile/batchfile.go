@@ -47,6 +47,8 @@ type Request struct {
 	URL   string
 	Body  []byte // raw JSON: the body of an OpenAI line; the whole line of a simple one
 	Model string // the model the request asks for, "" if it names none
+	// MaxTokens is how long the request lets an answer get, in tokens; 0 if it does not say.
+	MaxTokens int64
 }
 
 // Ref is what a result line says of its request.

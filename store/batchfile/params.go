@@ -1,6 +1,10 @@
 package batchfile
 
-import "github.com/go-json-experiment/json/jsontext"
+import (
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
 
 // member is a parameter of a request that a rule looks at.
 type member int
@@ -21,6 +25,8 @@ const (
 	data1
 	data2
 	instructions
+	maxTokens
+	maxCompletionTokens
 	maxOutputTokens
 	previousResponse
 	memberCount
@@ -58,6 +64,10 @@ func memberOf(name []byte) (member, bool) {
 		return data2, true
 	case "instructions":
 		return instructions, true
+	case "max_tokens":
+		return maxTokens, true
+	case "max_completion_tokens":
+		return maxCompletionTokens, true
 	case "max_output_tokens":
 		return maxOutputTokens, true
 	case "previous_response_id":
@@ -85,6 +95,18 @@ func (p *params) has(all ...member) bool {
 		}
 	}
 	return true
+}
+
+// answerLimit is how long an answer may get, in tokens: the newest of the names that APIs have given it counts, as in vLLM. 0
+// stands for no limit, and for one that the engine will refuse.
+func (p *params) answerLimit() int64 {
+	for _, m := range []member{maxCompletionTokens, maxOutputTokens, maxTokens} {
+		if p[m].given() {
+			n, _ := strconv.ParseInt(string(p[m].raw), 10, 64)
+			return max(0, n)
+		}
+	}
+	return 0
 }
 
 // fit reports whether the members that url cannot do without are there. What else a request needs, the engine says.

@@ -36,7 +36,7 @@ func TestParseValid(t *testing.T) {
 		{"responses by url", `{"custom_id":"a","url":"/v1/responses","body":{"input":"x"}}`,
 			Request{Ref: named("a", OpenAI), URL: Responses, Body: []byte(`{"input":"x"}`)}},
 		{"responses by their own member", `{"custom_id":"a","body":{"input":"x","max_output_tokens":3}}`,
-			Request{Ref: named("a", OpenAI), URL: Responses, Body: []byte(`{"input":"x","max_output_tokens":3}`)}},
+			Request{Ref: named("a", OpenAI), URL: Responses, Body: []byte(`{"input":"x","max_output_tokens":3}`), MaxTokens: 3}},
 		{"rerank", `{"custom_id":"a","body":{"query":"x","documents":[]}}`,
 			Request{Ref: named("a", OpenAI), URL: Rerank, Body: []byte(`{"query":"x","documents":[]}`)}},
 		{"score", `{"custom_id":"a","body":{"text_1":"x","text_2":"y"}}`,

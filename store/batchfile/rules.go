@@ -34,7 +34,7 @@ func (e *envelope) openAIRequest() (Request, *LineError) {
 	if !e.inBody.fit(url) {
 		return Request{}, invalid(e.body, "the body of a request to %s needs %s", url, needs(url))
 	}
-	return Request{URL: url, Body: e.body.raw, Model: unquote(e.inBody[model].raw)}, nil
+	return Request{URL: url, Body: e.body.raw, Model: unquote(e.inBody[model].raw), MaxTokens: e.inBody.answerLimit()}, nil
 }
 
 // maxDepth is how deep the values of a line may lie in each other. Python's readers, the worker's among them, give up at
@@ -108,7 +108,7 @@ func (e *envelope) simpleRequest() (Request, *LineError) {
 	if fault != nil {
 		return Request{}, fault
 	}
-	req := Request{URL: ChatCompletions, Body: e.line, Model: unquote(e.top[model].raw)}
+	req := Request{URL: ChatCompletions, Body: e.line, Model: unquote(e.top[model].raw), MaxTokens: e.top.answerLimit()}
 	if e.isRaw() {
 		req.URL = Completions
 	}

@@ -38,13 +38,14 @@ func (in *Input) Content() string {
 	return b.String()
 }
 
-// Good are n requests, in both forms by turns.
+// Good are n requests, in both forms by turns. Some bound their answers, to lengths in no order, so that they are not handed out
+// in input order.
 func Good(prefix string, n int) []Line {
 	lines := make([]Line, 0, n)
 	for i := range n {
 		l := Line{ID: fmt.Sprintf("%s-%d", prefix, i), Text: fmt.Sprintf("%s says %d \"quoted\" ünïcode", prefix, i)}
 		if i%2 == 0 {
-			l.Raw = fmt.Sprintf(`{"custom_id":%q,"prompt":%q}`, l.ID, l.Text)
+			l.Raw = fmt.Sprintf(`{"custom_id":%q,"prompt":%q,"max_tokens":%d}`, l.ID, l.Text, 1+i*37%101)
 		} else {
 			l.Raw = fmt.Sprintf(`{"custom_id":%q,"method":"POST","url":"/v1/chat/completions","body":{"model":"m","messages":[{"role":"user","content":%q}]}}`, l.ID, l.Text)
 		}

@@ -1,0 +1,157 @@
+package dispatch
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"stoker/engine"
+	"stoker/store"
+)
+
+// bounded are lines whose answers have these most tokens; 0 sets none.
+func bounded(tokens ...int) []string {
+	lines := make([]string, len(tokens))
+	for i, n := range tokens {
+		lines[i] = fmt.Sprintf(`{"prompt":"p","max_tokens":%d}`, n)
+		if n == 0 {
+			lines[i] = `{"prompt":"p"}`
+		}
+	}
+	return lines
+}
+
+// tokensOf is what bounded put into a request.
+func tokensOf(q engine.Request) int {
+	_, limit, _ := strings.Cut(string(q.Body), `"max_tokens":`)
+	n, _ := strconv.Atoi(strings.TrimSuffix(limit, "}"))
+	return n
+}
+
+// runAll answers requests, the oldest first, and returns the limits of all in the order in which they were submitted.
+func (r *rig) runAll() (order []int) {
+	seen := engine.Key(0)
+	for keys := r.held(); len(keys) > 0; keys = r.held() {
+		for _, k := range keys {
+			if k > seen {
+				order, seen = append(order, tokensOf(r.engine.held[k])), k
+			}
+		}
+		r.answer(keys[0])
+	}
+	return order
+}
+
+func TestLongestFirstAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		tokens := make([]int, 40)
+		for i := range tokens {
+			tokens[i] = 1 + i*7%10
+		}
+		tokens[35] = 0
+		id := r.admit("x", bounded(tokens...)...)
+		r.ready(2)
+		order := r.runAll()
+		first := len(tokens) - tail*2
+		want := slices.Clone(tokens)
+		slices.SortStableFunc(want[first:], func(a, b int) int { return cmp.Compare(cmp.Or(b, 1000), cmp.Or(a, 1000)) })
+		if !slices.Equal(order, want) {
+			t.Errorf("submitted %v,\nwant      %v", order, want)
+		}
+		r.tick()
+		if completed, _ := r.records(id); completed != 40 {
+			t.Errorf("%d completed", completed)
+		}
+	})
+}
+
+// As long as other batches wait, the engine has enough to do in any order.
+func TestInputOrderWhileOthersWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.feed.calls <- func() { r.feed.openLimit = 1 }
+		r.admit("x", bounded(1, 2, 3, 4, 5)...)
+		r.admit("y", bounded(1)...)
+		r.ready(2)
+		if order := r.runAll(); !slices.Equal(order[:5], []int{1, 2, 3, 4, 5}) {
+			t.Errorf("submitted %v", order)
+		}
+	})
+}
+
+// What a restart runs again is what was in flight, also where the order was another one.
+func TestRestartInTheLastRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		id := r.admit("x", bounded(5, 1, 9, 2, 8, 3, 7, 4, 6, 10)...)
+		r.ready(3)
+		r.answer(r.held()[:2]...)
+		if n := len(r.engine.submitted); n != 5 {
+			t.Fatalf("%d were submitted", n)
+		}
+		r.restart()
+		r.ready(3)
+		if n := r.feed.Snapshot().Totals.Redone; n != 3 {
+			t.Errorf("%d count as run again, want the 3 in flight", n)
+		}
+		if order := r.runAll(); !slices.Equal(order, []int{8, 7, 6, 5, 4, 3, 2, 1}) {
+			t.Errorf("submitted %v", order)
+		}
+		r.tick()
+		if completed, _ := r.records(id); completed != 10 {
+			t.Errorf("%d completed", completed)
+		}
+	})
+}
+
+// makespan is how long an engine takes that runs so many requests at a time, each as long as its answer is, in this order.
+func makespan(order []int, running int) int {
+	free := make([]int, running)
+	for _, n := range order {
+		i := slices.Index(free, slices.Min(free))
+		free[i] += n
+	}
+	return slices.Max(free)
+}
+
+// A file of 3,000 requests whose answers have skewed lengths ends within a hundredth of the time that the work takes at least.
+func TestNoStraggler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		random := rand.New(rand.NewPCG(1, 2))
+		tokens := make([]int, 3000)
+		sum := 0
+		for i := range tokens {
+			tokens[i] = 1 + min(1199, int(random.ExpFloat64()*300))
+			sum += tokens[i]
+		}
+		r.admit("x", bounded(tokens...)...)
+		const running = 256
+		r.ready(running * 5 / 4)
+		order := r.runAll()
+		least := max(sum/running, slices.Max(tokens))
+		before, now := makespan(tokens, running), makespan(order, running)
+		t.Logf("%d steps in input order, %d now, at least %d", before, now, least)
+		if now > least*101/100 || now >= before {
+			t.Errorf("takes %d steps, at least %d; in input order %d", now, least, before)
+		}
+	})
+}
+
+func TestDefaultMaxTokens(t *testing.T) {
+	for defaults, want := range map[string]int64{
+		``: 0, `{}`: 0, `{"max_tokens":7}`: 7, `{"max_tokens":7,"max_completion_tokens":9}`: 9, `{"temperature":0.5}`: 0,
+	} {
+		if got := defaultMaxTokens(&store.Meta{Defaults: jsontext.Value(defaults)}); got != want {
+			t.Errorf("%s bounds answers by %d, want %d", defaults, got, want)
+		}
+	}
+}
