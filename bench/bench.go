@@ -37,6 +37,7 @@ type Options struct {
 	Launch     engine.Launch                     // how Python runs a driver, and the model with its arguments
 	Worker     string                            // folder of stoker's worker
 	Settings   map[string]any                    // engine arguments of this run alone
+	Replicas   int                               // of stoker's engine; 0: as configured
 	Concurrent int                               // requests in flight at a server
 	Against    Against
 
@@ -146,6 +147,9 @@ func (r *runner) prepare() error {
 			r.series[key] = &Series{Scenario: *s, Way: name, Settings: r.Settings, Part: r.Part}
 			if ways[name].overHTTP {
 				r.series[key].InFlight = r.Concurrent
+			}
+			if name == "stoker" || name == "stoker-settling" {
+				r.series[key].Replicas = r.Replicas
 			}
 		}
 		l, err := r.writeLoad(s)
@@ -417,6 +421,9 @@ func (r *runner) newDaemon(folder string, byRename bool) (host, error) {
 	env, err := settingsEnv(r.Settings)
 	if err != nil {
 		return nil, err
+	}
+	if r.Replicas > 0 {
+		env = append(env, fmt.Sprintf("STOKER_ENGINE__REPLICAS=%d", r.Replicas))
 	}
 	env = append(env, "STOKER_RUN__DRAIN=1s") // what is in flight when it is stopped is nobody's
 	if byRename {

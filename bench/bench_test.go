@@ -124,6 +124,20 @@ func TestPart(t *testing.T) {
 	}
 }
 
+// Replicas are stoker's: its rows alone tell of them.
+func TestReplicas(t *testing.T) {
+	o := Options{Scenarios: []Scenario{small("a", "stoker", "handlers")}, Rounds: 1, Passes: 1, Replicas: 2}
+	_, series, err := trace(t, o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{", replicas = 2", ""} {
+		if got := series[i].conditions(); got != want {
+			t.Errorf("%s ran with %q, want %q", series[i].Way, got, want)
+		}
+	}
+}
+
 // A way that fails requests, or leaves some out, measures nothing; its process ends, it is not tried again, and others go on.
 func TestFailures(t *testing.T) {
 	for name, spoil := range map[string]func(*fakeHost){

@@ -20,6 +20,7 @@
 #   large-2          230   bare handlers: the same, in one process
 #   large-3          150   LLM.chat: the file of 3,000
 #   tuned            230   stoker with TUNED="NAME=VALUE ...": the file of 3,000
+#   replicas         250   stoker with REPLICAS=2 on one GPU, 512 sequences each: the file of 3,000
 #   tune             500   a sweep: TRY="NAME=A,B ..." replaces the arguments that are tried
 #   profile-N         90   bare handlers with N=256, 512, 1024 sequences: time of each step, CPU of front end and engine, stacks
 #   profile-graphs   170   the same with CUDA graphs for 1,024 sequences
@@ -102,6 +103,7 @@ for step in "${@:?a step, see the head of this script}"; do
     tuned)
       mapfile -t set < <(words --set ${TUNED:?arguments such as max_num_seqs=512})
       ROUNDS=1 bench "$step" bench.json --scenario large --way stoker "${set[@]}" ;;
+    replicas) ROUNDS=1 bench "$step" bench.json --scenario large --way stoker --replicas "${REPLICAS:-2}" --set max_num_seqs=512 ;;
     tune)
       mapfile -t try < <(words --try ${TRY:-max_num_seqs=256,512 max_cudagraph_capture_size=1024})
       ROUNDS=1 bench "$step" tune.json --tune --scenario one-file --mean 200 --max 400 "${try[@]}" ;;

@@ -45,6 +45,7 @@ type Series struct {
 	Way      string         `json:"way"`
 	Settings map[string]any `json:"settings,omitzero"`  // engine arguments beside the common ones
 	InFlight int            `json:"in_flight,omitzero"` // requests at a server
+	Replicas int            `json:"replicas,omitzero"`  // of stoker's engine, where they were chosen
 	Requests int64          `json:"requests"`
 	Tokens   int64          `json:"tokens"` // that the answers should have
 	Loads    []Loaded       `json:"loads,omitzero"`
@@ -70,6 +71,9 @@ func (s *Series) key() seriesKey {
 func (s *Series) conditions() (text string) {
 	if s.InFlight > 0 {
 		text += fmt.Sprintf(", %d in flight", s.InFlight)
+	}
+	if s.Replicas > 0 {
+		text += ", replicas = " + strconv.Itoa(s.Replicas)
 	}
 	if settings := settingsText(s.Settings); settings != "" {
 		text += ", " + settings

@@ -34,6 +34,7 @@ type benchFlags struct {
 	stacks               string
 	tune, asJSON         bool
 	inFlight             int
+	replicas             int
 	against              bench.Against
 }
 
@@ -75,6 +76,7 @@ Ways:
 	flags.StringVar(&f.dir, "dir", "", "folder for loads, logs and stoker's state, kept (default: a temporary one)")
 	flags.StringVarP(&f.output, "output", "o", "", "also write JSON to this file; what a former run of the same wrote there is added to")
 	flags.StringArrayVar(&f.set, "set", nil, "an engine argument of this run, NAME=VALUE, told apart in the table")
+	flags.IntVar(&f.replicas, "replicas", 0, "replicas of stoker's engine, told apart in the table (default: as configured)")
 	flags.StringVar(&f.stacks, "stacks", "", "sample the stacks of the Python processes and write them to this folder")
 	flags.IntVar(&f.inFlight, "in-flight", 1280, "requests in flight at a server")
 	flags.StringVar(&f.against.URL, "against", "", "an OpenAI-compatible server to compare with")
@@ -144,13 +146,13 @@ func (a *app) benchOptions(ctx context.Context, loaded *config.Loaded, f *benchF
 		return nil, err
 	}
 	o := &bench.Options{
-		Ways: f.ways, Rounds: f.rounds, Passes: f.passes, WarmUp: f.warm, Echo: loaded.Engine.Kind == config.KindEcho,
+		Ways: f.ways, Rounds: f.rounds, Passes: f.passes, WarmUp: f.warm, Replicas: f.replicas, Echo: loaded.Engine.Kind == config.KindEcho,
 		Binary: executable, Concurrent: f.inFlight, Against: f.against, Dir: dir,
 		Say: func(format string, args ...any) { fmt.Fprintf(a.stderr, "stoker: bench: "+format+"\n", args...) },
 	}
 	o.Against.Key = a.variable("OPENAI_API_KEY")
-	if f.rounds < 1 || f.passes < 1 || f.inFlight < 1 || f.warm < 0 {
-		return nil, &usageError{errors.New("--rounds, --passes and --in-flight must be at least 1")}
+	if f.rounds < 1 || f.passes < 1 || f.inFlight < 1 || f.warm < 0 || f.replicas < 0 {
+		return nil, &usageError{errors.New("--rounds, --passes and --in-flight must be at least 1, --warm-up and --replicas at least 0")}
 	}
 	if f.part != "" {
 		if o.Part, err = bench.ParsePart(f.part); err != nil {
