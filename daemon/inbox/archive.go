@@ -226,7 +226,7 @@ func (a *archiver) archiveOne(r *store.Record) error {
 	}
 	in.dropLink(r.ID)
 	from := in.claimPath(r.ID, r.Input.Name)
-	to, err := in.move(from, folder, r.Queue, r.Input.Name)
+	to, err := in.move(from, folder, r.Queue, r.Input.Name, func(string) error { return nil })
 	if err != nil && in.isGone(r.ID, r.Input.Name) { // it was moved before a crash, or taken away
 		err = in.syncArchive(folder, r.Queue)
 	}

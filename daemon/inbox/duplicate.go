@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -42,14 +41,14 @@ func (a *archiver) setAsideAll(ctx context.Context) {
 func (a *archiver) setAsideOne(c *claim) error {
 	d := c.duplicate
 	if d.moved == "" {
-		if err := a.in.noteSetAside(c); err != nil {
-			return durable.Full(a.in.o.Dir, c.print.size, err)
-		}
-		to, err := a.in.move(a.in.claimPath(c.id, c.name), "duplicate", c.queue, c.name)
+		to, err := a.in.move(a.in.claimPath(c.id, c.name), duplicates, c.queue, c.name, func(to string) error { return a.in.noteSetAside(c, to) })
 		if err != nil && a.in.isGone(c.id, c.name) {
 			if to, err = a.in.wentTo(c.id); to == "" || err != nil {
-				return errors.Join(err, a.in.syncArchive("duplicate", c.queue)) // somebody took it away
+				return errors.Join(err, a.in.syncArchive(duplicates, c.queue)) // somebody took it away
 			}
+		}
+		if full := (*durable.FullError)(nil); errors.As(err, &full) {
+			return err // the inbox is
 		}
 		if err != nil {
 			return durable.Full(a.in.o.Archive, c.print.size, err)
@@ -74,21 +73,36 @@ func (in *Inbox) departed(d departure) {
 	in.release(d.claim)
 }
 
+// duplicates is the folder of the archive that they are set aside in.
+const duplicates = "duplicate"
+
 // duplicateFile stands beside a claimed file that is on its way out, for a crash between its move and its note.
 const duplicateFile = ".duplicate"
 
 // setAsideNote is what duplicateFile holds.
 type setAsideNote struct {
-	Name store.FileName `json:"name"`
-	Of   string         `json:"duplicate_of"`
+	Name  store.FileName `json:"name"`
+	Queue string         `json:"queue"`
+	Of    string         `json:"duplicate_of"`
+	As    store.FileName `json:"as"` // its name in the archive
 }
 
-func (in *Inbox) noteSetAside(c *claim) error {
-	b, err := json.Marshal(setAsideNote{c.name, c.duplicate.of})
+func (n *setAsideNote) isValid() bool {
+	for _, name := range []store.FileName{n.Name, n.As} {
+		if !isBatch(string(name)) || filepath.Base(string(name)) != string(name) {
+			return false
+		}
+	}
+	return n.Queue == "" || IsQueue(n.Queue)
+}
+
+// noteSetAside says of a claim that its file is about to get a name in the archive.
+func (in *Inbox) noteSetAside(c *claim, to string) error {
+	b, err := json.Marshal(setAsideNote{c.name, c.queue, c.duplicate.of, store.FileName(filepath.Base(to))})
 	if err != nil {
 		return fmt.Errorf("encode note in claim: %w", err)
 	}
-	return durable.WriteFile(in.o.FS, in.claimPath(c.id, duplicateFile), b, 0o664)
+	return durable.Full(in.o.Dir, int64(len(b)), durable.WriteFile(in.o.FS, in.claimPath(c.id, duplicateFile), b, 0o664))
 }
 
 // dropHalfSetAside removes half a copy of a file that was to be set aside when a crash came, and was no duplicate any more
@@ -97,7 +111,7 @@ func (in *Inbox) dropHalfSetAside(id, queue string) error {
 	if _, err := in.o.FS.Lstat(in.claimPath(id, duplicateFile)); err != nil {
 		return ignoreMissing(err)
 	}
-	half := moveTemp(id, filepath.Join(in.o.Archive, "duplicate", queue))
+	half := moveTemp(id, filepath.Join(in.o.Archive, duplicates, queue))
 	return ignoreMissing(in.o.FS.Remove(half))
 }
 
@@ -110,26 +124,18 @@ func (in *Inbox) wentTo(id string) (string, error) {
 	return c.duplicate.moved, nil
 }
 
-// movedDuplicate returns a claim whose file was moved away as a duplicate before a crash, and has no note yet; nil if
-// there is none. The file is known by its name and by having no note.
+// movedDuplicate returns a claim whose file was moved away as a duplicate before a crash; nil if there is none. It gets its
+// note, also if it seems to have one: who wrote that may have died before its name was durable.
 func (in *Inbox) movedDuplicate(id string) (*claim, error) {
 	note, err := in.readSetAside(id)
 	if note == nil || err != nil {
 		return nil, err
 	}
-	queue, err := in.claimQueue(id)
-	if err != nil {
-		return nil, err
+	to := filepath.Join(in.o.Archive, duplicates, note.Queue, string(note.As))
+	if _, err := in.o.FS.Lstat(to); err != nil {
+		return nil, ignoreMissing(err)
 	}
-	for n := 1; ; n++ {
-		to := filepath.Join(in.o.Archive, "duplicate", queue, numbered(string(note.Name), n))
-		if _, err := in.o.FS.Lstat(to); err != nil {
-			return nil, ignoreMissing(err)
-		}
-		if _, err := in.o.FS.Lstat(noteBeside(to)); errors.Is(err, fs.ErrNotExist) {
-			return &claim{id: id, queue: queue, name: note.Name, since: time.Now(), duplicate: &setAside{note.Of, to}, reason: "set aside before a crash"}, nil
-		}
-	}
+	return &claim{id: id, queue: note.Queue, name: note.Name, since: time.Now(), duplicate: &setAside{note.Of, to}, reason: "set aside before a crash"}, nil
 }
 
 // readSetAside returns the note of a claim on its way out, nil if there is none.
@@ -139,7 +145,7 @@ func (in *Inbox) readSetAside(id string) (*setAsideNote, error) {
 		return nil, ignoreMissing(err)
 	}
 	var note setAsideNote
-	if err := json.Unmarshal(b, &note); err != nil || !isBatch(string(note.Name)) || filepath.Base(string(note.Name)) != string(note.Name) {
+	if err := json.Unmarshal(b, &note); err != nil || !note.isValid() {
 		return nil, nil // somebody else's, or half written, before the move
 	}
 	return &note, nil

@@ -14,8 +14,9 @@ import (
 	"stoker/store/durable"
 )
 
-// move puts a claimed file into a folder of the archive under its name, or the next free one: x~2.jsonl.
-func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, error) {
+// move puts a claimed file into a folder of the archive under its name, or the next free one: x~2.jsonl. It tells before
+// under which.
+func (in *Inbox) move(from, folder, queue string, name store.FileName, before func(to string) error) (string, error) {
 	if st, err := in.o.FS.Lstat(from); err != nil {
 		return "", err
 	} else if !st.Mode().IsRegular() { // the file was taken away; the archive is no place for what is there instead
@@ -34,6 +35,9 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName) (string, 
 		to := filepath.Join(dir, numbered(string(name), n))
 		if _, err := in.o.FS.Lstat(noteBeside(to)); err == nil {
 			continue // x.jsonl and x.jsonl.gz would share a note
+		}
+		if err := before(to); err != nil {
+			return "", err
 		}
 		if err := in.moveTo(from, to); !errors.Is(err, fs.ErrExist) {
 			return to, err
