@@ -23,6 +23,8 @@ type archiver struct {
 	wake chan struct{}
 	left chan departure // what became of duplicates
 
+	found []*store.Record // by recover; until it is known which names they had noted
+
 	mu        sync.Mutex
 	pollEvery time.Duration   // the first pause between two tries
 	ended     []*store.Record // batches whose input is to leave .processing
@@ -45,7 +47,7 @@ type Archive struct {
 }
 
 func newArchiver(in *Inbox) *archiver {
-	own := &Inbox{o: in.o}
+	own := &Inbox{o: in.o, reserved: in.reserved}
 	own.o.Settings = Settings{} // which are the inbox's
 	own.o.FS = in.o.ArchiveFS
 	return &archiver{in: own, pollEvery: in.o.PollEvery, wake: make(chan struct{}, 1), left: make(chan departure)}
@@ -163,12 +165,28 @@ func (a *archiver) recover() {
 	for _, r := range records {
 		if r.State.Ended() && !r.Archived {
 			a.archive(r)
+			a.found = append(a.found, r)
 		}
 	}
 }
 
+// reserve reserves the names that inputs had noted which a former life did not archive, before others get them.
+func (a *archiver) reserve() error {
+	for len(a.found) > 0 {
+		if err := a.in.reserveNoted(a.found[0].ID); err != nil {
+			return fmt.Errorf("archive %s: %w", a.found[0].Input.Name, err)
+		}
+		a.found = a.found[1:]
+	}
+	return nil
+}
+
 // archiveEnded archives several inputs at a time: what they sync is shared. It reports whether nothing is left to be archived.
 func (a *archiver) archiveEnded(ctx context.Context) bool {
+	if err := a.reserve(); err != nil {
+		a.note(err)
+		return false
+	}
 	a.mu.Lock()
 	todo := slices.Clone(a.ended)
 	a.mu.Unlock()
@@ -233,6 +251,7 @@ func (a *archiver) archiveOne(r *store.Record) error {
 	if err != nil {
 		return fmt.Errorf("archive %s: %w", r.Input.Name, durable.Full(in.o.Archive, r.Input.Bytes, err))
 	}
+	in.reserved.release(r.ID)
 	faults.Crash("archive.moved")
 	if err := in.dropHalfSetAside(r.ID, r.Queue); err != nil {
 		return fmt.Errorf("archive %s: %w", r.Input.Name, err)

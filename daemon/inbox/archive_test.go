@@ -253,6 +253,66 @@ func TestTwinsAreArchivedAtOnce(t *testing.T) {
 	})
 }
 
+// An input that had noted a name for its copy on another filesystem, and did not give it yet, does not take a twin's for its
+// own, also after a crash.
+func TestTwinTakesNoNotedName(t *testing.T) {
+	for title, crash := range map[string]bool{"failed": false, "crashed": true} {
+		t.Run(title, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				disk := faultfs.New(durable.Local{})
+				r.o.FS = elsewhere{disk, r.o.Archive}
+				r.run()
+				r.write("x.jsonl", line)
+				r.pass(5 * time.Second)
+				first := r.admitted[0]
+				disk.Set(func(op faultfs.Op, path string) error {
+					if op == faultfs.Rename && strings.HasPrefix(path, r.o.Archive) {
+						return unix.EIO
+					}
+					return nil
+				})
+				r.end(first)
+				r.write("x.jsonl", line)
+				r.pass(5 * time.Second)
+				if crash {
+					r.stop()
+				}
+				disk.Set(func(op faultfs.Op, path string) error {
+					if strings.Contains(path, first.ID) && op == faultfs.Stat { // the other one comes first
+						time.Sleep(time.Second)
+					}
+					return nil
+				})
+				r.end(r.admitted[1])
+				if crash {
+					r.run()
+				}
+				r.pass(time.Minute)
+				r.wantTree("archive", "done/x.jsonl", "done/x~2.jsonl")
+				r.wantNoClaims()
+			})
+		})
+	}
+}
+
+// An input that was on its way out as a duplicate when a crash came, and runs after all, does not take another duplicate of
+// its name for its copy.
+func TestCopyAsideIsNoInput(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.o.FS = elsewhere{durable.Local{}, r.o.Archive}
+		r.run()
+		for range 2 {
+			r.write("x.jsonl", line)
+			r.pass(5 * time.Second)
+		}
+		r.write(filepath.Join(".processing", r.store.Instance(), r.admitted[0].ID, movedFile), "duplicate/x.jsonl")
+		r.end(r.admitted[0])
+		r.pass(time.Minute)
+		r.wantTree("archive", "done/x.jsonl", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
+		r.wantNoClaims()
+	})
+}
+
 // A copy on another filesystem is made once, also where the original cannot be removed at first.
 func TestCopyIsMadeOnce(t *testing.T) {
 	bubble(t, func(r *rig) {

@@ -395,6 +395,7 @@ func (in *Inbox) release(c *claim) {
 }
 
 func (in *Inbox) forget(c *claim) {
+	in.reserved.release(c.id)
 	in.claims = slices.DeleteFunc(in.claims, func(other *claim) bool { return other == c })
 }
 

@@ -286,7 +286,7 @@ func TestCopied(t *testing.T) {
 	}
 	for named, want := range map[string]string{"done/x.jsonl": copied, "done/y.jsonl": "", "/elsewhere/done/x.jsonl": "", "../x.jsonl": ""} {
 		r.write(filepath.Join(dir, movedFile), named)
-		if got, err := New(r.o).copied(r.path(dir, "x.jsonl")); got != want || err != nil {
+		if got, err := New(r.o).copied(r.path(dir, "x.jsonl"), filepath.Dir(copied)); got != want || err != nil {
 			t.Errorf("%s: %q, %v; want %q", named, got, err, want)
 		}
 	}

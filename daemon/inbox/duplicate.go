@@ -158,7 +158,7 @@ func (in *Inbox) copiedAside(id string, name store.FileName) (*setAside, error) 
 	if note == nil || err != nil {
 		return nil, err
 	}
-	to, err := in.copied(in.claimPath(id, name))
+	to, err := in.copied(in.claimPath(id, name), filepath.Join(in.o.Archive, duplicates, note.Queue))
 	if to == "" || err != nil {
 		return nil, err
 	}

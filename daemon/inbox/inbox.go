@@ -76,7 +76,7 @@ type Inbox struct {
 	archiver  *archiver
 	wake      chan struct{}
 	firstLook chan struct{} // closed after the first round
-	moving    sync.Map      // names in the archive that a file is being moved to
+	reserved  *reservations // shared with the archiver
 
 	// Only used by the goroutine of Run.
 	files     map[fileKey]*file
@@ -159,7 +159,7 @@ func New(o Options) *Inbox {
 	}
 	in := &Inbox{
 		o: o, files: map[fileKey]*file{}, admitting: map[fileKey]*claim{}, results: make(chan admission),
-		wake: make(chan struct{}, 1), firstLook: make(chan struct{}),
+		wake: make(chan struct{}, 1), firstLook: make(chan struct{}), reserved: new(reservations),
 	}
 	in.archiver = newArchiver(in)
 	return in

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -26,10 +27,10 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName, before fu
 	if err := durable.MkdirAll(in.o.FS, dir, 0o775); err != nil {
 		return "", err
 	}
-	if to, err := in.copied(from); err != nil {
+	if to, err := in.copied(from, dir); err != nil {
 		return "", err
 	} else if to != "" {
-		return to, errors.Join(ignoreMissing(in.o.FS.Remove(moveTemp(filepath.Base(filepath.Dir(from)), filepath.Dir(to)))), in.endOriginal(from, to))
+		return to, errors.Join(ignoreMissing(in.o.FS.Remove(moveTemp(claimOf(from), dir))), in.endOriginal(from, to))
 	}
 	for n := 1; ; n++ {
 		to := filepath.Join(dir, numbered(string(name), n))
@@ -66,17 +67,46 @@ func (in *Inbox) moveTo(from, to string) error {
 // make another copy.
 const movedFile = ".moved"
 
+// reservations are the names in the archive that copies are to get: each by its claim. It keeps its name until it has it,
+// also if a try failed, or a crash came: another file of the same name and bytes would be taken for its copy.
+type reservations struct{ names sync.Map }
+
+// reserve reports whether a claim may note a name as its copy's.
+func (r *reservations) reserve(to, id string) bool {
+	owner, taken := r.names.LoadOrStore(to, id)
+	return !taken || owner == id
+}
+
+// release frees what a claim has reserved.
+func (r *reservations) release(id string) {
+	r.names.Range(func(to, owner any) bool {
+		if owner == id {
+			r.names.Delete(to)
+		}
+		return true
+	})
+}
+
+// reserveNoted reserves the name that a claim had noted when a crash came.
+func (in *Inbox) reserveNoted(id string) error {
+	to, err := in.notedCopy(in.claimPath(id, movedFile))
+	if to != "" {
+		in.reserved.reserve(to, id)
+	}
+	return err
+}
+
 // moveAcross copies a file to another filesystem, and ends the original once the copy is durable under its name.
 func (in *Inbox) moveAcross(from, to string) error {
-	// Of two files that are moved at a time only one may note a name as its copy's.
-	if _, taken := in.moving.LoadOrStore(to, nil); taken {
+	id := claimOf(from)
+	if !in.reserved.reserve(to, id) {
 		return fs.ErrExist
 	}
-	defer in.moving.Delete(to)
 	if _, err := in.o.FS.Lstat(to); err == nil {
+		in.reserved.release(id)
 		return fs.ErrExist
 	}
-	tmp := moveTemp(filepath.Base(filepath.Dir(from)), filepath.Dir(to))
+	tmp := moveTemp(id, filepath.Dir(to))
 	name, err := filepath.Rel(in.o.Archive, to)
 	if err == nil {
 		err = durable.Copy(in.o.FS, from, tmp)
@@ -94,6 +124,9 @@ func (in *Inbox) moveAcross(from, to string) error {
 	return in.endOriginal(from, to)
 }
 
+// claimOf is the id of the claim that a file is in.
+func claimOf(path string) string { return filepath.Base(filepath.Dir(path)) }
+
 // moveTemp is the copy's name while it is made: what a crash leaves behind is known by the batch's id.
 func moveTemp(id, dir string) string {
 	return filepath.Join(dir, durable.MovePrefix+id+".tmp")
@@ -110,21 +143,26 @@ func (in *Inbox) endOriginal(from, to string) error {
 	return durable.SyncDir(in.o.FS, filepath.Dir(from))
 }
 
-// copied returns the copy of a claimed file that an attempt before a crash has made, "" if there is none.
-func (in *Inbox) copied(from string) (string, error) {
-	name, err := durable.ReadFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !filepath.IsLocal(string(name)) {
-		return "", nil
+// copied returns the copy of a claimed file that an attempt before has made in a folder of the archive, "" if there is none.
+func (in *Inbox) copied(from, dir string) (string, error) {
+	to, err := in.notedCopy(filepath.Join(filepath.Dir(from), movedFile))
+	if err != nil || filepath.Dir(to) != dir || !in.reserved.reserve(to, claimOf(from)) {
+		return "", err // a file that runs after all may have been on its way to another folder
 	}
-	if err != nil {
-		return "", err
-	}
-	to := filepath.Join(in.o.Archive, string(name))
 	same, err := durable.SameContents(in.o.FS, from, to)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !same {
-		return "", nil // the crash came before
+		return "", nil // the attempt had not come so far
 	}
 	return to, err
+}
+
+// notedCopy is what movedFile says, "" if it is not there.
+func (in *Inbox) notedCopy(path string) (string, error) {
+	name, err := durable.ReadFile(in.o.FS, path)
+	if err != nil || !filepath.IsLocal(string(name)) {
+		return "", ignoreMissing(err)
+	}
+	return filepath.Join(in.o.Archive, string(name)), nil
 }
 
 // numbered is a name for the nth file of the same name. It leaves room for the suffix of a note, which would be cut

@@ -107,6 +107,9 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := in.reserveNoted(id); err != nil {
+		return nil, err
+	}
 	c := &claim{
 		id: id, queue: queue, name: name, since: time.Now(), print: fingerprintOf(st),
 		reason: "claimed before a crash",
