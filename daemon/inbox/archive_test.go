@@ -313,6 +313,54 @@ func TestCopyAsideIsNoInput(t *testing.T) {
 	})
 }
 
+// Nothing stays of a copy on another filesystem whose original somebody takes away before it is whole.
+func TestHalfCopyGoesWithItsOriginal(t *testing.T) {
+	for title, folder := range map[string]string{"input": "done", "duplicate": "duplicate"} {
+		for when, crash := range map[string]bool{"alive": false, "after a crash": true} {
+			t.Run(title+" "+when, func(t *testing.T) {
+				bubble(t, func(r *rig) {
+					half := func(path string) bool {
+						return strings.HasPrefix(path, r.o.Archive) && strings.Contains(path, durable.MovePrefix)
+					}
+					disk := faultfs.New(durable.Local{})
+					r.o.FS = elsewhere{disk, r.o.Archive}
+					r.run()
+					r.write("x.jsonl", line)
+					r.pass(5 * time.Second)
+					disk.Set(func(op faultfs.Op, path string) error {
+						if half(path) && (op == faultfs.Sync || op == faultfs.Remove) {
+							if _, err := os.Lstat(path); err == nil {
+								return unix.EIO
+							}
+						}
+						return nil
+					})
+					if folder == "done" {
+						r.end(r.admitted[0])
+					} else {
+						r.write("x.jsonl", line)
+					}
+					r.pass(5 * time.Second)
+					if tree := r.tree("archive"); len(tree) != 1 || !half(filepath.Join(r.o.Archive, tree[0])) || filepath.Dir(tree[0]) != folder {
+						t.Fatalf("there is no half copy: %q", tree)
+					}
+					if crash {
+						r.stop()
+					}
+					id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(r.tree("archive")[0]), durable.MovePrefix), ".tmp")
+					r.ok(os.Remove(r.path(".processing", r.store.Instance(), id, "x.jsonl")))
+					disk.Set(nil)
+					if crash {
+						r.run()
+					}
+					r.pass(5 * time.Minute)
+					r.wantTree("archive")
+				})
+			})
+		}
+	}
+}
+
 // A copy on another filesystem is made once, also where the original cannot be removed at first.
 func TestCopyIsMadeOnce(t *testing.T) {
 	bubble(t, func(r *rig) {

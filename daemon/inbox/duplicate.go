@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -111,8 +112,7 @@ func (in *Inbox) dropHalfSetAside(id, queue string) error {
 	if _, err := in.o.FS.Lstat(in.claimPath(id, duplicateFile)); err != nil {
 		return ignoreMissing(err)
 	}
-	half := moveTemp(id, filepath.Join(in.o.Archive, duplicates, queue))
-	return ignoreMissing(in.o.FS.Remove(half))
+	return in.dropHalf(id, duplicates, queue)
 }
 
 // wentTo is where a duplicate is that an attempt before moved away, and could not say so; "" if there is none.
@@ -132,8 +132,10 @@ func (in *Inbox) movedDuplicate(id string) (*claim, error) {
 		return nil, err
 	}
 	to := filepath.Join(in.o.Archive, duplicates, note.Queue, string(note.As))
-	if _, err := in.o.FS.Lstat(to); err != nil {
-		return nil, ignoreMissing(err)
+	if _, err := in.o.FS.Lstat(to); errors.Is(err, fs.ErrNotExist) { // somebody took the file away, maybe while it was copied
+		return nil, in.dropHalf(id, duplicates, note.Queue)
+	} else if err != nil {
+		return nil, err
 	}
 	return &claim{id: id, queue: note.Queue, name: note.Name, since: time.Now(), duplicate: &setAside{note.Of, to}, reason: "set aside before a crash"}, nil
 }

@@ -132,6 +132,11 @@ func moveTemp(id, dir string) string {
 	return filepath.Join(dir, durable.MovePrefix+id+".tmp")
 }
 
+// dropHalf removes half a copy in a folder of the archive whose original is gone, or goes elsewhere.
+func (in *Inbox) dropHalf(id, folder, queue string) error {
+	return ignoreMissing(in.o.FS.Remove(moveTemp(id, filepath.Join(in.o.Archive, folder, queue))))
+}
+
 // endOriginal removes a file once its copy's name is durable.
 func (in *Inbox) endOriginal(from, to string) error {
 	if err := durable.SyncDir(in.o.FS, filepath.Dir(to)); err != nil {
