@@ -295,6 +295,33 @@ func TestTwinTakesNoNotedName(t *testing.T) {
 	}
 }
 
+// An input gets the name that it had noted for its copy, also if a lower one has become free: else it would hold two for a
+// while, and others pass over one that then stays free.
+func TestNotedNameIsKept(t *testing.T) {
+	bubble(t, func(r *rig) {
+		disk := faultfs.New(durable.Local{})
+		r.o.FS = elsewhere{disk, r.o.Archive}
+		r.run()
+		for n := range 2 {
+			r.write("x.jsonl", line)
+			r.pass(5 * time.Second)
+			r.end(r.admitted[n])
+			r.pass(5 * time.Second)
+			disk.Set(func(op faultfs.Op, path string) error {
+				if op == faultfs.Rename && strings.HasPrefix(path, r.o.Archive) {
+					return unix.EIO
+				}
+				return nil
+			})
+		}
+		r.ok(os.Remove(filepath.Join(r.o.Archive, "done", "x.jsonl")))
+		disk.Set(nil)
+		r.pass(time.Minute)
+		r.wantTree("archive", "done/x~2.jsonl")
+		r.wantNoClaims()
+	})
+}
+
 // An input that was on its way out as a duplicate when a crash came, and runs after all, does not take another duplicate of
 // its name for its copy.
 func TestCopyAsideIsNoInput(t *testing.T) {

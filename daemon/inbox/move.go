@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -32,8 +33,7 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName, before fu
 	} else if to != "" {
 		return to, errors.Join(ignoreMissing(in.o.FS.Remove(moveTemp(claimOf(from), dir))), in.endOriginal(from, to))
 	}
-	for n := 1; ; n++ {
-		to := filepath.Join(dir, numbered(string(name), n))
+	for to := range in.names(claimOf(from), dir, string(name)) {
 		if _, err := in.o.FS.Lstat(noteBeside(to)); err == nil {
 			continue // x.jsonl and x.jsonl.gz would share a note
 		}
@@ -42,6 +42,19 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName, before fu
 		}
 		if err := in.moveTo(from, to); !errors.Is(err, fs.ErrExist) {
 			return to, err
+		}
+	}
+	return "", fs.ErrExist // there is always another one
+}
+
+// names are those that a claimed file may get in a folder of the archive. It tries the one first that it has reserved, or
+// it would come to hold two, and others would pass over one of them.
+func (in *Inbox) names(id, dir, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if to := in.reserved.of(id); filepath.Dir(to) == dir && !yield(to) {
+			return
+		}
+		for n := 1; yield(filepath.Join(dir, numbered(name, n))); n++ {
 		}
 	}
 }
@@ -75,6 +88,17 @@ type reservations struct{ names sync.Map }
 func (r *reservations) reserve(to, id string) bool {
 	owner, taken := r.names.LoadOrStore(to, id)
 	return !taken || owner == id
+}
+
+// of is the name that a claim has reserved, "" if it has none.
+func (r *reservations) of(id string) (name string) {
+	r.names.Range(func(to, owner any) bool {
+		if owner == id {
+			name = to.(string)
+		}
+		return name == ""
+	})
+	return name
 }
 
 // release frees what a claim has reserved.
