@@ -246,7 +246,7 @@ func (a *archiver) archiveOne(r *store.Record) error {
 	from := in.claimPath(r.ID, r.Input.Name)
 	to, err := in.move(from, folder, r.Queue, r.Input.Name, func(string) error { return nil })
 	if err != nil && in.isGone(r.ID, r.Input.Name) { // it was moved before a crash, or taken away
-		err = errors.Join(in.dropHalf(r.ID, folder, r.Queue), in.syncArchive(folder, r.Queue))
+		err = in.dropHalf(r.ID, folder, r.Queue)
 	}
 	if err != nil {
 		return fmt.Errorf("archive %s: %w", r.Input.Name, durable.Full(in.o.Archive, r.Input.Bytes, err))

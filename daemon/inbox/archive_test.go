@@ -388,6 +388,42 @@ func TestHalfCopyGoesWithItsOriginal(t *testing.T) {
 	}
 }
 
+// Half a copy of a duplicate that runs after all is removed for good before the claim that tells of it goes.
+func TestHalfCopyIsGoneBeforeItsClaim(t *testing.T) {
+	bubble(t, func(r *rig) {
+		disk := faultfs.New(durable.Local{})
+		r.o.FS = elsewhere{disk, r.o.Archive}
+		r.run()
+		r.write("x.jsonl", line)
+		r.pass(5 * time.Second)
+		id, dir := r.admitted[0].ID, filepath.Join(r.o.Archive, "duplicate")
+		r.write(filepath.Join(".processing", r.store.Instance(), id, duplicateFile), `{"name":"x.jsonl","queue":"","duplicate_of":"batch_1","as":"x.jsonl"}`)
+		r.mkdir(dir)
+		r.ok(os.WriteFile(moveTemp(id, dir), []byte(line[:1]), 0o600))
+		var synced, gone atomic.Bool
+		disk.Set(func(op faultfs.Op, path string) error {
+			switch {
+			case op == faultfs.SyncDir && path == dir:
+				if _, err := os.Lstat(moveTemp(id, dir)); err != nil {
+					synced.Store(true)
+				}
+			case op == faultfs.Remove && filepath.Base(path) == duplicateFile:
+				gone.Store(true)
+				if !synced.Load() {
+					t.Error("the claim goes, and a power cut may bring its half copy back")
+				}
+			}
+			return nil
+		})
+		r.end(r.admitted[0])
+		r.pass(time.Minute)
+		r.wantTree("archive", "done/x.jsonl")
+		if !gone.Load() {
+			t.Error("the claim stays")
+		}
+	})
+}
+
 // A copy on another filesystem is made once, also where the original cannot be removed at first.
 func TestCopyIsMadeOnce(t *testing.T) {
 	bubble(t, func(r *rig) {

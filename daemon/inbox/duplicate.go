@@ -45,7 +45,7 @@ func (a *archiver) setAsideOne(c *claim) error {
 		to, err := a.in.move(a.in.claimPath(c.id, c.name), duplicates, c.queue, c.name, func(to string) error { return a.in.noteSetAside(c, to) })
 		if err != nil && a.in.isGone(c.id, c.name) {
 			if to, err = a.in.wentTo(c.id); to == "" || err != nil {
-				return errors.Join(err, a.in.syncArchive(duplicates, c.queue)) // somebody took it away
+				return err // somebody took it away
 			}
 		}
 		if full := (*durable.FullError)(nil); errors.As(err, &full) {

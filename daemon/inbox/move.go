@@ -156,9 +156,13 @@ func moveTemp(id, dir string) string {
 	return filepath.Join(dir, durable.MovePrefix+id+".tmp")
 }
 
-// dropHalf removes half a copy in a folder of the archive whose original is gone, or goes elsewhere.
+// dropHalf removes half a copy in a folder of the archive whose original is gone, or goes elsewhere, for good: once the claim
+// is forgotten nobody would know what a power cut brings back.
 func (in *Inbox) dropHalf(id, folder, queue string) error {
-	return ignoreMissing(in.o.FS.Remove(moveTemp(id, filepath.Join(in.o.Archive, folder, queue))))
+	if err := ignoreMissing(in.o.FS.Remove(moveTemp(id, filepath.Join(in.o.Archive, folder, queue)))); err != nil {
+		return err
+	}
+	return in.syncArchive(folder, queue)
 }
 
 // endOriginal removes a file once its copy's name is durable.
