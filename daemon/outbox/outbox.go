@@ -344,8 +344,9 @@ func (p *Publisher) publish(b *store.Batch) error {
 		if err != nil {
 			return fmt.Errorf("publish batch %s: %w", b.Meta.ID, err)
 		}
+	} else {
+		p.removeNote(b)
 	}
-	p.removeNote(b) // before the end, so that a crash in between does not leave it
 	if err := b.End(); err != nil {
 		return err
 	}
@@ -394,6 +395,7 @@ func (e *edition) publish() error {
 		return err
 	}
 	faults.Crash("publish.installed")
+	e.p.removeNote(e.b) // before the end, and before the last sync, so that neither a crash nor a power cut leaves it
 	if err := e.sweep(); err != nil {
 		return err
 	}

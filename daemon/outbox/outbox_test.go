@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -416,6 +417,33 @@ func TestNotes(t *testing.T) {
 		r.publisher.SetNotes([]Note{note}) // gathered before the batch ended
 		r.pass(0)
 		r.wantFiles(want...)
+	})
+}
+
+// A batch ends when its note is gone for good: a power cut brings back what was removed since its folder's last sync.
+func TestNoteIsGoneBeforeTheEnd(t *testing.T) {
+	bubble(t, func(r *rig) {
+		b := r.complete("q", "x.jsonl", three...)
+		var gone atomic.Bool // as of the last sync
+		disk := faultfs.New(durable.Local{})
+		disk.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.SyncDir && path == r.path("q") {
+				_, err := os.Lstat(r.path("q/x.status.txt"))
+				gone.Store(err != nil)
+			}
+			return nil
+		})
+		r.o.FS = disk
+		r.run()
+		r.publisher.SetNotes([]Note{{Queue: "q", Name: "x", ID: b.Meta.ID, State: store.InProgress, Total: 3}})
+		r.pass(0)
+		r.wantFiles("q/x.status.txt")
+		r.finish(b)
+		r.wantEnded(1)
+		r.wantFiles("q/x.batch.json", "q/x.errors.jsonl", "q/x.output.jsonl")
+		if !gone.Load() {
+			t.Error("the note is removed, and its folder was not synced since")
+		}
 	})
 }
 
