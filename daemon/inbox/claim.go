@@ -221,10 +221,20 @@ func (in *Inbox) removeSidecars(k fileKey) {
 	if _, err := in.o.FS.Lstat(in.path(k)); err == nil {
 		return // it announces another file of this name by now
 	}
+	removed := false
 	for _, path := range in.sidecars(k) {
-		if err := ignoreMissing(in.o.FS.Remove(path)); err != nil {
+		err := in.o.FS.Remove(path)
+		if ignoreMissing(err) != nil {
 			in.o.Logger.Warn().Err(err).Msg("remove sidecar")
 		}
+		removed = removed || err == nil
+	}
+	if !removed {
+		return
+	}
+	// A power cut must not bring it back: it would announce the next file of this name before that is complete.
+	if err := durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, k.queue)); err != nil {
+		in.o.Logger.Warn().Err(err).Msg("remove sidecar")
 	}
 }
 
