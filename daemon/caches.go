@@ -3,9 +3,10 @@ package daemon
 import (
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/engine/environment"
 )
 
 // cacheDir holds in the state folder what vLLM and its compilers keep, where they have no other place.
@@ -14,7 +15,7 @@ const cacheDir = "cache"
 // withCaches adds to a worker's environment where compiled code is kept. vLLM, Triton and FlashInfer keep it in the home, Inductor
 // in /tmp. A service's user may have no home that it can write to: then each start compiles anew, or fails. What is set stays.
 func withCaches(env []string, state string) []string {
-	if isWritable(lookup(env, "HOME")) {
+	if isWritable(environment.Get(env, "HOME")) {
 		return env
 	}
 	added := slices.Clone(env)
@@ -24,7 +25,7 @@ func withCaches(env []string, state string) []string {
 		{"TORCHINDUCTOR_CACHE_DIR", "inductor", ""},
 		{"FLASHINFER_WORKSPACE_BASE", "flashinfer", ""},
 	} {
-		if lookup(env, c.name) == "" && lookup(env, c.instead) == "" {
+		if environment.Get(env, c.name) == "" && environment.Get(env, c.instead) == "" {
 			added = append(added, c.name+"="+filepath.Join(state, cacheDir, c.dir))
 		}
 	}
@@ -34,14 +35,4 @@ func withCaches(env []string, state string) []string {
 // isWritable reports whether files can be made in a folder.
 func isWritable(dir string) bool {
 	return filepath.IsAbs(dir) && unix.Access(dir+"/.", unix.W_OK|unix.X_OK) == nil
-}
-
-// lookup returns a variable of an environment in which later ones win, "" if it is not set.
-func lookup(env []string, name string) string {
-	for _, v := range slices.Backward(env) {
-		if n, value, _ := strings.Cut(v, "="); n == name {
-			return value
-		}
-	}
-	return ""
 }

@@ -13,6 +13,7 @@ import (
 
 	"stoker/daemon/config"
 	"stoker/engine"
+	"stoker/engine/environment"
 	"stoker/engine/pyenv"
 	"stoker/engine/worker"
 )
@@ -147,10 +148,8 @@ func workerEnv(environ []string, configured map[string]string, additions []strin
 // pathWith puts the interpreter's folder first, where an environment keeps ninja and the like.
 func pathWith(python string, environ []string) string {
 	dir := filepath.Dir(python)
-	for _, v := range environ {
-		if path, ok := strings.CutPrefix(v, "PATH="); ok {
-			return "PATH=" + dir + string(os.PathListSeparator) + path
-		}
+	if path, ok := environment.Lookup(environ, "PATH"); ok {
+		return "PATH=" + dir + string(os.PathListSeparator) + path
 	}
 	return "PATH=" + dir
 }

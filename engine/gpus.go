@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"stoker/engine/environment"
 )
 
 // GPUs are the NVIDIA GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them: those that it
@@ -38,18 +40,12 @@ func smi(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
-// visibleDevices are those that CUDA_VISIBLE_DEVICES lists, if it is set. The last one counts, as in os/exec.
+// visibleDevices are those that CUDA_VISIBLE_DEVICES lists, if it is set.
 func visibleDevices(env []string) (devices []string, set bool) {
-	for _, v := range env {
-		list, ok := strings.CutPrefix(v, "CUDA_VISIBLE_DEVICES=")
-		if !ok {
-			continue
-		}
-		devices, set = nil, true
-		for d := range strings.SplitSeq(list, ",") {
-			if d = strings.TrimSpace(d); d != "" {
-				devices = append(devices, d)
-			}
+	list, set := environment.Lookup(env, "CUDA_VISIBLE_DEVICES")
+	for d := range strings.SplitSeq(list, ",") {
+		if d = strings.TrimSpace(d); d != "" {
+			devices = append(devices, d)
 		}
 	}
 	return devices, set

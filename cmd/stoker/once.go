@@ -17,6 +17,7 @@ import (
 	"stoker/daemon"
 	"stoker/daemon/api"
 	"stoker/daemon/config"
+	"stoker/engine/environment"
 	"stoker/store"
 	"stoker/store/durable"
 )
@@ -159,14 +160,7 @@ func (a *app) newOnceRoot(paths []string) (string, error) {
 	return filepath.Join(base, "stoker", "once", fmt.Sprintf("%x", digest.Sum(nil)[:8])), nil
 }
 
-func (a *app) variable(name string) string {
-	for _, v := range a.environ {
-		if value, ok := strings.CutPrefix(v, name+"="); ok {
-			return value
-		}
-	}
-	return ""
-}
+func (a *app) variable(name string) string { return environment.Get(a.environ, name) }
 
 // runOnce drops what was not dropped before and waits until all of it has ended.
 func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, shared durable.FS, drops []drop, runAgain func(i int, b *api.Batch) bool, done <-chan error) ([]api.Batch, error) {

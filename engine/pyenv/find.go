@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"stoker/engine/environment"
 )
 
 // setupHint is what to do where no vLLM is found.
@@ -86,7 +88,7 @@ func configured(ctx context.Context, path string) (Interpreter, error) {
 func (s Search) candidates() []candidate {
 	var all []candidate
 	add := func(path, how string) { all = append(all, candidate{path, how}) }
-	if venv := getenv(s.Environ, "VIRTUAL_ENV"); venv != "" && s.Interactive {
+	if venv := environment.Get(s.Environ, "VIRTUAL_ENV"); venv != "" && s.Interactive {
 		add(venv, "the active virtual environment")
 	}
 	if s.ConfigDir != "" {
@@ -105,7 +107,7 @@ func (s Search) candidates() []candidate {
 // first and may have nothing behind it.
 func onPath(environ []string, name string) []string {
 	var found []string
-	for _, dir := range filepath.SplitList(getenv(environ, "PATH")) {
+	for _, dir := range filepath.SplitList(environment.Get(environ, "PATH")) {
 		// Relative entries are ignored, as os/exec does: they mean whatever folder one happens to stand in.
 		if path := filepath.Join(dir, name); filepath.IsAbs(dir) && isExecutable(path) {
 			found = append(found, path)
@@ -117,14 +119,4 @@ func onPath(environ []string, name string) []string {
 func isExecutable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
-}
-
-// getenv looks name up in environ; the last one counts, as in os/exec.
-func getenv(environ []string, name string) string {
-	for i := len(environ) - 1; i >= 0; i-- {
-		if value, ok := strings.CutPrefix(environ[i], name+"="); ok {
-			return value
-		}
-	}
-	return ""
 }

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"path/filepath"
+
+	"stoker/engine/environment"
 )
 
 // Places says where Setup puts what it makes.
@@ -22,7 +24,7 @@ func DefaultPlaces(root, config string, environ []string, superuser bool) (Place
 	if err != nil {
 		return Places{}, err
 	}
-	if config = cmp.Or(config, getenv(environ, "STOKER_CONFIG")); config != "" {
+	if config = cmp.Or(config, environment.Get(environ, "STOKER_CONFIG")); config != "" {
 		p.Config = config
 	}
 	for _, path := range []*string{&p.Venv, &p.Models, &p.Tools, &p.Config} {
@@ -44,9 +46,9 @@ func basePlaces(root string, environ []string, superuser bool) (Places, error) {
 	}
 	data, conf := "/var/lib/stoker", "/etc/stoker"
 	if !superuser {
-		home := getenv(environ, "HOME")
+		home := environment.Get(environ, "HOME")
 		xdg := func(name, fallback string) string {
-			if dir := getenv(environ, name); filepath.IsAbs(dir) {
+			if dir := environment.Get(environ, name); filepath.IsAbs(dir) {
 				return filepath.Join(dir, "stoker")
 			}
 			return filepath.Join(home, fallback, "stoker")

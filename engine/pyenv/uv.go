@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"stoker/engine/environment"
 )
 
 // minUVMinor is the oldest uv 0.x that does all that is asked of it here: --torch-backend came with 0.6.9, and 0.7.0 was
@@ -20,7 +22,7 @@ const minUVMinor = 7
 // if there is none.
 func findUV(ctx context.Context, environ []string, tools string) string {
 	all := onPath(environ, "uv")
-	if home := getenv(environ, "HOME"); home != "" {
+	if home := environment.Get(environ, "HOME"); home != "" {
 		all = append(all, filepath.Join(home, ".local", "bin", "uv"))
 	}
 	for _, uv := range append(all, filepath.Join(tools, "uv")) {

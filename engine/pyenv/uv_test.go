@@ -15,6 +15,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
+
+	"stoker/engine/environment"
 )
 
 func TestUVFilter(t *testing.T) {
@@ -63,7 +65,7 @@ func TestUVEnviron(t *testing.T) {
 			t.Errorf("uv sees %s", entry)
 		}
 	}
-	if getenv(got, "UV_DEFAULT_INDEX") == "" || getenv(got, "UV_PYTHON_DOWNLOADS") != "never" {
+	if environment.Get(got, "UV_DEFAULT_INDEX") == "" || environment.Get(got, "UV_PYTHON_DOWNLOADS") != "never" {
 		t.Errorf("uv sees %q", got)
 	}
 }
