@@ -27,6 +27,7 @@ const echoSequences = 256
 // the text of its last message or prompt.
 type Echo struct {
 	delay     time.Duration
+	loadDelay time.Duration
 	failEvery int64
 	crashOn   string
 	hangOn    string
@@ -144,10 +145,27 @@ func (e *Echo) start(m *echoRequest) error {
 			return err
 		}
 	}
+	if e.loadDelay == 0 {
+		e.ready()
+		return nil
+	}
 	model, _ := jsontext.AppendQuote(nil, e.model)
-	e.out.send(fmt.Appendf(nil, `{"type":"ready","model":%s,"max_model_len":1048576,"max_num_seqs":%d,"urls":["/v1/chat/completions","/v1/completions"],"load_seconds":0}`, model, echoSequences))
-	e.work.Go(e.reportStats)
+	e.out.send(fmt.Appendf(nil, `{"type":"phase","phase":"loading","detail":%s}`, model))
+	e.work.Go(func() {
+		select {
+		case <-time.After(e.loadDelay):
+			e.ready()
+		case <-e.ctx.Done():
+		}
+	})
 	return nil
+}
+
+func (e *Echo) ready() {
+	model, _ := jsontext.AppendQuote(nil, e.model)
+	e.out.send(fmt.Appendf(nil, `{"type":"ready","model":%s,"max_model_len":1048576,"max_num_seqs":%d,"urls":["/v1/chat/completions","/v1/completions"],"load_seconds":%g}`,
+		model, echoSequences, e.loadDelay.Seconds()))
+	e.work.Go(e.reportStats)
 }
 
 func (e *Echo) set(name string, value any) (err error) {
@@ -156,6 +174,8 @@ func (e *Echo) set(name string, value any) (err error) {
 	switch {
 	case name == "delay" && isText:
 		e.delay, err = time.ParseDuration(text)
+	case name == "load_delay" && isText:
+		e.loadDelay, err = time.ParseDuration(text)
 	case name == "fail_every" && isNumber:
 		e.failEvery = int64(number)
 	case name == "crash_on" && isText:

@@ -140,6 +140,30 @@ func TestEchoDelay(t *testing.T) {
 	})
 }
 
+// While it loads it answers pings, and leaves at once when it is told to.
+func TestEchoLoads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		r := rehearse(t, `{"type":"start","model":"m","args":{"load_delay":"10s"}}`)
+		if got := r.hear("phase"); got != `{"type":"phase","phase":"loading","detail":"m"}` {
+			t.Error(got)
+		}
+		r.say(`{"type":"ping","seq":1}`)
+		r.hear("pong")
+		if got := r.hear("ready"); time.Since(begin) != 10*time.Second || !strings.Contains(got, `"load_seconds":10}`) {
+			t.Errorf("after %s: %s", time.Since(begin), got)
+		}
+		r.leave()
+		begin = time.Now()
+		r = rehearse(t, `{"type":"start","args":{"load_delay":"1h"}}`)
+		r.hear("phase")
+		r.leave()
+		if d := time.Since(begin); d != 0 {
+			t.Errorf("it left after %s", d)
+		}
+	})
+}
+
 func TestEchoHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rehearse(t, `{"type":"start","args":{"hang_on":"PIT"}}`)

@@ -86,7 +86,7 @@ func (c *checks) echoArgs() {
 		name  string
 		check func(value any) error
 	}{
-		{"delay", wantDelay}, {"fail_every", wantCount}, {"crash_on", wantText}, {"hang_on", wantText},
+		{"delay", wantDelay}, {"load_delay", wantDelay}, {"fail_every", wantCount}, {"crash_on", wantText}, {"hang_on", wantText},
 	}
 	names := make([]string, len(known))
 	for i, arg := range known {

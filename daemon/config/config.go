@@ -69,7 +69,7 @@ type Engine struct {
 	InFlight             int               `toml:"in_flight"`              // of each replica; 0: 1.25 x the engine's batch size
 	LoadStall            Duration          `toml:"load_stall"`             // longest silence while loading, default 10m
 	Hang                 Duration          `toml:"hang"`                   // longest time without a token while requests are in flight, default 5m
-	Args                 map[string]any    `toml:"args"`                   // vLLM engine arguments by their Python names; of echo: delay, fail_every, crash_on, hang_on
+	Args                 map[string]any    `toml:"args"`                   // vLLM engine arguments by their Python names; of echo: delay, load_delay, fail_every, crash_on, hang_on
 	Env                  map[string]string `toml:"env"`                    // environment for the worker; values are never printed
 }
 
