@@ -66,7 +66,7 @@ func (Lost) event()     {}
 type State string
 
 const (
-	Starting State = "starting" // the process is being started
+	Starting State = "starting" // the process is being started, or waits for its turn: then Phase says so
 	Loading  State = "loading"  // the model is being loaded; Phase says how far
 	Ready    State = "ready"
 	BackOff  State = "back_off" // it died and is started again at RetryAt

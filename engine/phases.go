@@ -13,8 +13,12 @@ type Phase struct {
 	LastSeconds float64 `json:"last_seconds,omitzero"` // at the last comparable start
 }
 
-// FirstPhase is what a worker is in before it tells its first one.
-const FirstPhase = "starting"
+const (
+	// WaitPhase is what a replica is in that has no worker yet, because another one loads on its GPUs.
+	WaitPhase = "waiting"
+	// FirstPhase is what a worker is in before it tells its first one.
+	FirstPhase = "starting"
+)
 
 // phases measure a start. Loading may come back to a phase: its times add up.
 type phases struct {

@@ -21,6 +21,7 @@ type Launch struct {
 	Model       string
 	ServedNames []string
 	Args        map[string]any
+	SharedGPUs  string // other replicas with the same ones load before or after this one; "": it has its own, or none
 
 	leaf *leaf // nil: none
 }

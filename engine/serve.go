@@ -184,6 +184,7 @@ func (s *Supervisor) phase(m *message) {
 }
 
 func (s *Supervisor) ready(m *message) {
+	s.endTurn()
 	s.enter(Ready)
 	s.state.Reason, s.state.Hint, s.state.LogTail, s.state.RetryAt, s.state.Shortage = "", "", nil, time.Time{}, nil
 	s.state.Model, s.state.MaxModelLen, s.state.MaxNumSeqs = m.Model, m.MaxModelLen, m.MaxNumSeqs

@@ -17,6 +17,7 @@ func Start(o Options, n int) (Replica, error) {
 	if n <= 1 {
 		return NewSupervisor(o), nil
 	}
+	o.turns = &turns{}
 	all := make([]Options, n)
 	for i := range all {
 		all[i] = o.replica(i + 1)

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -23,6 +24,7 @@ type Options struct {
 	Instance string    // marks the worker's processes
 	LogDir   string    // worker.log goes there
 	former   []Options // replicas that are no more, whose workers must be gone before this one's starts
+	turns    *turns    // to load, of all replicas; nil if there is one
 	Cgroup   *Cgroup
 	// Prepare finds out how to start the worker of a replica, anew for each start. A *PermanentError stops the supervisor.
 	Prepare   func(ctx context.Context, replica int) (Launch, error)
@@ -67,6 +69,7 @@ type Supervisor struct {
 // life is what the supervisor knows of the worker that runs, anew for each start.
 type life struct {
 	process    *process        // nil while there is none
+	turn       *turn           // to load, nil if nobody else has to wait
 	start      []byte          // what it is told when it has said hello
 	model      string          // that it is told to load
 	phases     phases          // of its start
@@ -207,6 +210,7 @@ func (s *Supervisor) enter(state State) {
 func (s *Supervisor) live() error {
 	s.enter(Starting)
 	s.life = life{sent: map[string]bool{}}
+	defer s.endTurn()
 	if err := s.clear(); err != nil {
 		return err
 	}
@@ -256,6 +260,7 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.awaitTurn(launch.SharedGPUs)
 	if err := s.ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -273,6 +278,28 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 		return nil, &PermanentError{Message: err.Error()}
 	}
 	return p, err
+}
+
+// awaitTurn waits, until stoker stops, for a replica that loads on the same GPUs.
+func (s *Supervisor) awaitTurn(gpus string) {
+	for gpus != "" && s.o.turns != nil && s.ctx.Err() == nil {
+		mine, before := s.o.turns.take(gpus, s.o.Replica)
+		if mine != nil {
+			s.life.turn = mine
+			s.enter(Starting)
+			return
+		}
+		s.state.Phase, s.state.Detail, s.state.PhaseSince = WaitPhase, fmt.Sprintf("for replica %d to load", before.replica), time.Now()
+		s.o.Logger.Info().Int("loading", before.replica).Str("gpus", gpus).Msg("waits for another replica to load")
+		s.meanwhile(func() { before.wait(s.ctx) })
+	}
+}
+
+// endTurn lets the next replica load.
+func (s *Supervisor) endTurn() {
+	if s.life.turn != nil {
+		s.life.turn.end()
+	}
 }
 
 // startIn starts a worker in a control group of its own, or without one if that cannot be: it is not worth going without an

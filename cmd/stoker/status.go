@@ -176,7 +176,7 @@ func writeReplica(w io.Writer, name string, e *engine.Status) {
 	case engine.Failed:
 		tell("down for good: %s", printable(e.Reason))
 	default:
-		tell("%s", e.State)
+		tell("%s", cmp.Or(waitText(e), string(e.State)))
 	}
 	if e.Hint != "" && e.State != engine.Ready {
 		fmt.Fprintf(w, "         hint: %s\n", e.Hint)
@@ -192,6 +192,14 @@ func writeReplica(w io.Writer, name string, e *engine.Status) {
 	if e.Restarts > 0 {
 		fmt.Fprintf(w, "         started again %d times\n", e.Restarts)
 	}
+}
+
+// waitText says for whom a replica waits that has no worker yet, and for how long; "" if it does not wait.
+func waitText(e *engine.Status) string {
+	if e.Phase != engine.WaitPhase {
+		return ""
+	}
+	return e.Phase + " " + e.Detail + " " + clock(time.Since(e.PhaseSince).Seconds())
 }
 
 // loadingText says how long the phase that the engine is in lasts, and the start in all, and how long they took the last time.

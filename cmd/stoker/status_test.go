@@ -3,9 +3,22 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"stoker/engine"
 )
+
+func TestReplicaWaitsForAnother(t *testing.T) {
+	e := engine.Status{State: engine.Loading, Replicas: []engine.Status{{State: engine.Loading}, {
+		State: engine.Starting, Phase: engine.WaitPhase, Detail: "for replica 1 to load", PhaseSince: time.Now().Add(-time.Minute),
+	}, {State: engine.Starting}}}
+	var out strings.Builder
+	writeEngine(&out, &e)
+	lines := strings.Split(out.String(), "\n")
+	if !strings.HasPrefix(lines[2], "  2      waiting for replica 1 to load 1:0") || lines[3] != "  3      starting" {
+		t.Errorf("status says\n%s", out.String())
+	}
+}
 
 func TestLoadingEngine(t *testing.T) {
 	for _, c := range []struct {

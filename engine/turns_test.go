@@ -1,0 +1,220 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// garage is a folder in which workers load until they are told what becomes of them. It notices when two load at a time.
+type garage struct {
+	t   *testing.T
+	dir string
+}
+
+func newGarage(t *testing.T) *garage { return &garage{t, t.TempDir()} }
+
+// worker leaves a trace of itself while it loads; one that is killed leaves it behind. Once it is ready it answers.
+func (g *garage) worker() Launch {
+	l := script(g.t, `cd `+g.dir+`
+other=$(cat loading 2>/dev/null) && kill -0 $other 2>/dev/null && touch two
+echo $$ > loading
+echo "$hello" >&4
+until mv told-$$ now-$$ 2>/dev/null; do sleep 0.01; done
+rm loading
+case $(cat now-$$) in
+ready) echo "$ready" >&4;;
+fatal) echo '{"type":"fatal","cause":"bad_argument","permanent":true,"message":"never"}' >&4; exit 1;;
+esac
+while read -r line <&3; do
+	key=${line#*'"key":'}
+	case $line in
+	*'"type":"request"'*) echo '{"type":"result","key":'${key%%,*}',"status":200,"body":{}}' >&4;;
+	*'"type":"stop"'*) exit;;
+	esac
+done`)
+	l.SharedGPUs = "0"
+	return l
+}
+
+// tell says what becomes of the worker that loads.
+func (g *garage) tell(pid int, word string) {
+	g.t.Helper()
+	unfinished := filepath.Join(g.dir, "word")
+	err := os.WriteFile(unfinished, []byte(word), 0o600)
+	if err := errors.Join(err, os.Rename(unfinished, filepath.Join(g.dir, fmt.Sprintf("told-%d", pid)))); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// check fails if ever two workers loaded at a time.
+func (g *garage) check() {
+	g.t.Helper()
+	if _, err := os.Stat(filepath.Join(g.dir, "two")); err == nil {
+		g.t.Error("two workers loaded at a time")
+	}
+}
+
+// start starts replicas with these launches, of which there are several.
+func start(t *testing.T, launches ...Launch) *Replicas {
+	t.Helper()
+	o := options(t, Launch{})
+	o.Prepare = func(_ context.Context, replica int) (Launch, error) { return launches[replica-1], nil }
+	r, err := Start(o, len(launches))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r.Kill()
+		if left, err := r.Leftovers(); len(left) > 0 || err != nil {
+			t.Errorf("processes %v are alive after Kill: %v", left, err)
+		}
+	})
+	return r.(*Replicas)
+}
+
+// waitForLoading waits until one replica loads, all others that can run wait for it, and some are ready; it returns its index.
+func waitForLoading(t *testing.T, r *Replicas, waiting, readyOnes int) (loading int) {
+	t.Helper()
+	var all []Status
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		all = r.Status().Replicas
+		loading = -1
+		for i := range all {
+			if all[i].State == Loading {
+				loading = i
+			}
+		}
+		if count(all, func(s *Status) bool { return s.State == Ready }) == readyOnes && count(all, waitsFor(loading+1)) == waiting && loading >= 0 {
+			return loading
+		}
+	}
+	t.Fatalf("not %d replicas wait for one that loads while %d are ready: %+v", waiting, readyOnes, all)
+	return 0
+}
+
+func waitsFor(replica int) func(*Status) bool {
+	return func(s *Status) bool {
+		return s.State == Starting && s.Phase == WaitPhase && s.Detail == fmt.Sprintf("for replica %d to load", replica) && s.PID == 0
+	}
+}
+
+func count(all []Status, so func(*Status) bool) (n int) {
+	for i := range all {
+		if so(&all[i]) {
+			n++
+		}
+	}
+	return n
+}
+
+func pidOf(r *Replicas, i int) int { return r.Status().Replicas[i].PID }
+
+// Replicas of one GPU load one after another, and those that have loaded answer meanwhile.
+func TestLoadingInTurn(t *testing.T) {
+	g := newGarage(t)
+	r := start(t, g.worker(), g.worker(), g.worker())
+	for n := range 3 {
+		loading := waitForLoading(t, r, 2-n, n)
+		if n > 0 {
+			r.Submit(chats(n, 1))
+			answers(t, r, 1)
+		}
+		g.tell(pidOf(r, loading), "ready")
+		allReady(t, r, 10*(n+1))
+	}
+	for _, one := range r.Status().Replicas[:2] {
+		syscall.Kill(one.PID, syscall.SIGKILL)
+	}
+	for n := range 2 {
+		g.tell(pidOf(r, waitForLoading(t, r, 1-n, n+1)), "ready")
+	}
+	allReady(t, r, 30)
+	g.check()
+}
+
+// A replica that dies while it loads, for now or for good, hands its turn on.
+func TestDeathWhileLoading(t *testing.T) {
+	g := newGarage(t)
+	r := start(t, g.worker(), g.worker(), g.worker())
+	first := waitForLoading(t, r, 2, 0)
+	syscall.Kill(pidOf(r, first), syscall.SIGKILL)
+	second := waitForOther(t, r, first)
+	g.tell(pidOf(r, second), "fatal")
+	waitForReplica(t, r, second, Failed)
+	for n := range 2 {
+		g.tell(pidOf(r, waitForLoading(t, r, 1-n, n)), "ready")
+	}
+	allReady(t, r, 20)
+	g.check()
+}
+
+// waitForOther waits until the one that died waits for another that loads; it returns its index.
+func waitForOther(t *testing.T, r *Replicas, dead int) int {
+	t.Helper()
+	for {
+		if loading := waitForLoading(t, r, 2, 0); loading != dead {
+			return loading
+		}
+	}
+}
+
+// Only replicas of the same GPUs wait for each other.
+func TestTurnsAreOfGPUs(t *testing.T) {
+	for name, c := range map[string]struct {
+		gpus    [3]string
+		loading int
+	}{
+		"none": {[3]string{"", "", ""}, 3}, "two for three": {[3]string{"0", "1", "0"}, 2}, "one each": {[3]string{"0,1", "2,3", ""}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var launches []Launch
+			for _, gpus := range c.gpus {
+				l := echo(map[string]any{"load_delay": "1h"})
+				l.SharedGPUs = gpus
+				launches = append(launches, l)
+			}
+			r := start(t, launches...)
+			var all []Status
+			for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				all = r.Status().Replicas
+				loading := count(all, func(s *Status) bool { return s.State == Loading && s.Phase == "loading" })
+				waiting := count(all, func(s *Status) bool { return s.Phase == WaitPhase })
+				if loading == c.loading && waiting == len(all)-loading {
+					return
+				}
+			}
+			t.Errorf("not %d load and the others wait: %+v", c.loading, all)
+		})
+	}
+}
+
+// Neither end waits for whoever loads, and requests that come to one that waits come back.
+func TestStopWhileWaiting(t *testing.T) {
+	for name, end := range map[string]func(Replica){"stop": Replica.Stop, "kill": Replica.Kill} {
+		t.Run(name, func(t *testing.T) {
+			l := echo(map[string]any{"load_delay": "1h"})
+			l.SharedGPUs = "0"
+			r := start(t, l, l)
+			loading := waitForLoading(t, r, 1, 0)
+			waiting := r.all[1-loading].Replica
+			waiting.Submit(chats(1, 1))
+			if lost := nextOf[Lost](t, r); lost.Blamed {
+				t.Errorf("lost %+v", lost)
+			}
+			end(waiting)
+			if st := waiting.Status(); st.State != Stopped || st.Phase != "" {
+				t.Errorf("status is %+v", st)
+			}
+			if st := r.Status().Replicas[loading]; st.State != Loading {
+				t.Errorf("the one that loads is %+v", st)
+			}
+			end(r)
+		})
+	}
+}
