@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -36,7 +37,7 @@ func gpusEach(e *config.Engine) int {
 	return n
 }
 
-// sharing is a launch whose replicas, if there are several, each have GPUs of their own.
+// sharing is a launch whose replicas, if there are several, each have their part of the GPUs.
 func (d *Daemon) sharing(launch func(context.Context) (engine.Launch, error), n int) func(context.Context, int) (engine.Launch, error) {
 	return func(ctx context.Context, replica int) (engine.Launch, error) {
 		l, err := launch(ctx)
@@ -47,20 +48,41 @@ func (d *Daemon) sharing(launch func(context.Context) (engine.Launch, error), n 
 	}
 }
 
-// share gives the worker of one of n replicas GPUs of its own. Where there are none, on a CPU, there is nothing to give.
+// share gives the worker of one of n replicas as many GPUs as it needs, groups of which the replicas take in turn: where there
+// are fewer groups than replicas, several have the same. Where there are no GPUs, on a CPU, there is nothing to give.
 func (d *Daemon) share(ctx context.Context, l *engine.Launch, replica, n int) error {
 	gpus, err := engine.GPUs(ctx, l.Env)
 	if err != nil || len(gpus) == 0 {
 		return err
 	}
 	each := gpusEach(&d.o.Config.Engine)
-	end := replica * each
-	if end > len(gpus) {
+	groups := len(gpus) / each
+	if groups == 0 {
 		return &engine.PermanentError{
-			Message: fmt.Sprintf("replica %d of %d needs %d GPUs of its own, and there are %d in all", replica, n, each, len(gpus)),
-			Hint:    fmt.Sprintf("set engine.replicas = %d", max(1, len(gpus)/each)),
+			Message: fmt.Sprintf("each replica needs %d GPUs, and only %d can be used", each, len(gpus)),
+			Hint:    "lower tensor_parallel_size, pipeline_parallel_size or data_parallel_size in [engine.args]",
 		}
 	}
-	l.Env = append(l.Env, "CUDA_VISIBLE_DEVICES="+strings.Join(gpus[end-each:end], ","))
+	group := (replica - 1) % groups
+	own := strings.Join(gpus[group*each:(group+1)*each], ",")
+	l.Env = append(l.Env, "CUDA_VISIBLE_DEVICES="+own)
+	if sharers := (n-1-group)/groups + 1; sharers > 1 {
+		d.component("engine").Info().Int("replica", replica).Str("gpus", own).Int("replicas", sharers).Msg("replicas share GPUs")
+		l.SharedGPUs = own
+		d.shareMemory(l, sharers)
+	}
 	return nil
+}
+
+// sharedUtilization is the share of a GPU's memory that several replicas get together where none is configured. It is a little
+// less than vLLM takes for one (0.92 in 0.26), since what an engine has beside its share is there several times.
+const sharedUtilization = 0.9
+
+// shareMemory gives a worker of vLLM its part of the memory of GPUs that several have. An argument kv_cache_memory_bytes stays:
+// like all of [engine.args] it is what each worker is told. The part still is what vLLM wants to be free when it starts.
+func (d *Daemon) shareMemory(l *engine.Launch, sharers int) {
+	e := &d.o.Config.Engine
+	if e.Kind == config.KindVLLM {
+		l.Args["gpu_memory_utilization"] = cmp.Or(e.GPUMemoryUtilization, sharedUtilization) / float64(sharers)
+	}
 }

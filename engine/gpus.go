@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
 	"stoker/engine/environment"
 )
 
-// GPUs are the NVIDIA GPUs that a process with this environment may use, as CUDA_VISIBLE_DEVICES names them: those that it
-// lists, else those that nvidia-smi does. Where there is no such tool there are none; an error is that of the tool.
+// GPUs are the NVIDIA GPUs that a process with this environment may use, each once, as CUDA_VISIBLE_DEVICES names them: those
+// that it lists, else those that nvidia-smi does. Where there is no such tool there are none; an error is that of the tool.
 func GPUs(ctx context.Context, env []string) ([]string, error) {
 	if list, ok := visibleDevices(env); ok {
 		return list, nil
@@ -44,7 +45,7 @@ func smi(ctx context.Context, args ...string) (string, error) {
 func visibleDevices(env []string) (devices []string, set bool) {
 	list, set := environment.Lookup(env, "CUDA_VISIBLE_DEVICES")
 	for d := range strings.SplitSeq(list, ",") {
-		if d = strings.TrimSpace(d); d != "" {
+		if d = strings.TrimSpace(d); d != "" && !slices.Contains(devices, d) {
 			devices = append(devices, d)
 		}
 	}

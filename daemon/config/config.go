@@ -64,8 +64,8 @@ type Engine struct {
 	HFTokenFile          string            `toml:"hf_token_file"`
 	ServedNames          []string          `toml:"served_names"`           // "*": a line may name any model
 	MaxModelLen          int               `toml:"max_model_len"`          // tokens; 0: the model's own
-	GPUMemoryUtilization float64           `toml:"gpu_memory_utilization"` // 0 < u <= 1; 0: vLLM's default
-	Replicas             Replicas          `toml:"replicas"`               // workers, each with the model; default 1
+	GPUMemoryUtilization float64           `toml:"gpu_memory_utilization"` // of all replicas on a GPU together, 0 < u <= 1; 0: vLLM's default, and 0.9 for several
+	Replicas             Replicas          `toml:"replicas"`               // workers, each with the model, spread over the GPUs; default 1
 	InFlight             int               `toml:"in_flight"`              // of each replica; 0: 1.25 x the engine's batch size
 	LoadStall            Duration          `toml:"load_stall"`             // longest silence while loading, default 10m
 	Hang                 Duration          `toml:"hang"`                   // longest time without a token while requests are in flight, default 5m
