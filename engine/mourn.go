@@ -26,6 +26,9 @@ const (
 // oomHint is what to do about a worker that the kernel killed.
 const oomHint = "stop what else uses memory, or let the engine use less: kv_cache_memory_bytes and max_num_seqs in [engine.args]"
 
+// sharedHint is what can be done besides about a worker that finds too little memory, if others have the same GPUs.
+const sharedHint = "replicas share this GPU's memory: with fewer of them (engine.replicas) each has more"
+
 // explain makes one error of why a worker ended: what it said itself, else what was wrong with it, else how it ended.
 func (s *Supervisor) explain(cause error, e end) error {
 	s.state.Hint = ""
@@ -38,6 +41,9 @@ func (s *Supervisor) explain(cause error, e end) error {
 		return &PermanentError{Message: fatal.Message, Hint: fatal.Hint}
 	case fatal != nil:
 		s.state.Hint = fatal.Hint
+		if fatal.Cause == memoryCause && s.life.turn != nil {
+			s.state.Hint += "; " + sharedHint
+		}
 		if s.state.Shortage != nil {
 			return errors.New(s.state.Shortage.String())
 		}

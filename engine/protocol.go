@@ -27,6 +27,9 @@ type startMessage struct {
 // typeGarbage stands in for a line that is no message; no worker sends it.
 const typeGarbage = "garbage"
 
+// memoryCause is that of a worker that gives up because there is too little memory.
+const memoryCause = "gpu_memory"
+
 // message is anything that a worker sends.
 type message struct {
 	Type string `json:"type"`

@@ -164,6 +164,20 @@ func waitForOther(t *testing.T, r *Replicas, dead int) int {
 	}
 }
 
+// One that shares its GPU is told that this may be why there is too little memory.
+func TestShortageOfASharedGPU(t *testing.T) {
+	launch := script(t, `echo "$hello" >&4
+echo '{"type":"fatal","cause":"gpu_memory","message":"No available memory for the cache blocks","hint":"lower it"}' >&4; exit 1`)
+	for gpus, want := range map[string]string{"": "lower it", "0": "lower it; " + sharedHint} {
+		launch.SharedGPUs = gpus
+		o := options(t, launch)
+		o.turns = &turns{}
+		if st := waitFor(t, supervise(t, o), BackOff); st.Hint != want {
+			t.Errorf("with GPUs %q shared the hint is %q, want %q", gpus, st.Hint, want)
+		}
+	}
+}
+
 // Only replicas of the same GPUs wait for each other.
 func TestTurnsAreOfGPUs(t *testing.T) {
 	for name, c := range map[string]struct {
