@@ -68,3 +68,78 @@ func atWork(h *rig.Home) (n int) {
 	}
 	return n
 }
+
+// TestReplicasOfOneGPU kills replicas that share a GPU, and stoker, while one of them loads and another waits for it: never do
+// two load at a time, whoever waits gets its turn, and a stop waits for nobody.
+func TestReplicasOfOneGPU(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	h := rig.NewHome(t, rig.Released, "[inbox]\nsettle = \"100ms\"\n[engine]\nkind = \"echo\"\nreplicas = 3\nin_flight = 16\n"+
+		"[engine.args]\ndelay = \"20ms\"\nload_delay = \"3s\"\n[engine.env]\nCUDA_VISIBLE_DEVICES = \"0\"\n")
+	in := rig.Input{Name: "x.jsonl", Lines: rig.Good("x", 20000)}
+	h.Start()
+	h.Drop(in.Name, in.Content())
+	_, loading := awaitTurns(t, h, turns{ready: 1, loading: 1, waiting: 1})
+	if text, _ := h.Stoker("status"); !strings.Contains(text, "waiting for replica ") {
+		t.Errorf("status says %s", text)
+	}
+	if err := h.Await("a replica at work", func() bool { return atWork(h) > 0 }); err != nil {
+		t.Error(err)
+	}
+	syscall.Kill(loading, syscall.SIGKILL)
+	s, _ := awaitTurns(t, h, turns{ready: 3})
+	for _, r := range s.Engine.Replicas[:2] {
+		syscall.Kill(r.PID, syscall.SIGKILL)
+	}
+	awaitTurns(t, h, turns{ready: 1, loading: 1, waiting: 1})
+	if err := killAlone(h); err != nil {
+		t.Error(err)
+	}
+	h.Start()
+	awaitTurns(t, h, turns{loading: 1, waiting: 2})
+	if err := h.Stop(); err != nil {
+		t.Error(err)
+	}
+	h.Start()
+	err := h.End(in)
+	tally, err2 := h.Tally(in)
+	if err := errors.Join(err, err2); err != nil {
+		t.Error(err)
+	}
+	v, _ := h.Verify()
+	figures.Report(t, figures.Figures{
+		Suite: "kills of replicas that share a GPU, and of stoker, while they load in turn", Count: 4, Lost: tally.Lost, Doubled: tally.Doubled,
+		Redone: int(v.Redone), Seconds: int(time.Since(began).Seconds()),
+	})
+}
+
+// turns is how many replicas of one GPU are ready, load, and wait for the one that does.
+type turns struct{ ready, loading, waiting int }
+
+// awaitTurns waits until the replicas are so far, and watches that no two load at a time. It returns the process of the one that loads.
+func awaitTurns(t *testing.T, h *rig.Home, want turns) (s rig.Status, loading int) {
+	t.Helper()
+	err := h.Await(fmt.Sprintf("replicas %+v", want), func() bool {
+		var now turns
+		s, _ = rig.Report[rig.Status](h, "status")
+		for _, r := range s.Engine.Replicas {
+			switch {
+			case r.State == "ready":
+				now.ready++
+			case r.State == "loading":
+				now.loading++
+				loading = r.PID
+			case r.Phase == "waiting":
+				now.waiting++
+			}
+		}
+		if now.loading > 1 {
+			t.Fatalf("%d replicas of one GPU load at a time: %+v", now.loading, s.Engine.Replicas)
+		}
+		return now == want
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, loading
+}

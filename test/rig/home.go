@@ -431,6 +431,7 @@ type Status struct {
 // Engine is what stoker tells of an engine, or of one of its replicas.
 type Engine struct {
 	State, Reason      string
+	Phase, Detail      string
 	Capacity, Restarts int
 	PID                int
 	InFlight           int `json:"in_flight"`
