@@ -31,11 +31,11 @@ type Batch struct {
 	engines     []Engine   // what answered, as far as the journal was read or the record knows
 	parser      batchfile.Parser
 	begun       int64    // when the first request was handed out, Unix milliseconds
-	cursor      uint32   // the next request to hand out
+	cursor      uint32   // the next request to take
 	former      window   // requests that a former life handed out: those without a record run again
 	noted       uint32   // the journal knows that all below this were handed out
 	unnoted     []uint32 // handed out since then, out of turn
-	again       []uint32 // damaged results to hand out before that
+	again       []uint32 // damaged results to take before that
 }
 
 // OpenBatch opens a batch that has not ended, and recovers it: whole results behind the last checkpoint are adopted, a
@@ -135,8 +135,8 @@ func (b *Batch) Progress() *Progress { return &b.progress }
 // Complete reports whether every request has its record.
 func (b *Batch) Complete() bool { return b.progress.Records() == b.Meta.Requests }
 
-// Next returns a request that is to be given to the engine, in input order. It reports false at the end, and while
-// results run WindowSize ahead of the oldest missing one.
+// Next takes a request that is to run, in input order; HandOut follows if it is given to the engine. It reports false at the
+// end, and while results run WindowSize ahead of the oldest missing one.
 func (b *Batch) Next() (seq uint32, ok bool) {
 	for len(b.again) > 0 {
 		seq, b.again = b.again[0], b.again[1:]
@@ -170,41 +170,52 @@ func (b *Batch) begin() {
 
 // Left is how many requests Next will still return, at most.
 func (b *Batch) Left() int {
-	b.seek()
-	return len(b.again) + int(b.Meta.Requests-b.cursor)
+	return len(b.again) + int(b.Meta.Requests-max(b.cursor, b.progress.done.low))
+}
+
+// LeftBytes is how long the lines of these requests are, at most. An error is that of reading the line index.
+func (b *Batch) LeftBytes() (n int64, err error) {
+	for _, seq := range b.again {
+		w, err := b.snapshot.row(seq)
+		if err != nil {
+			return 0, err
+		}
+		n += int64(w.length)
+	}
+	if b.seek(); b.cursor >= b.Meta.Requests {
+		return n, nil
+	}
+	w, err := b.snapshot.row(b.cursor)
+	return n + b.Meta.Input.Snapshot - w.offset, err
 }
 
 // Rest takes all requests that Next would still return, in input order, so that they can be handed out in another one. It
-// takes none if their lines have more than limit bytes, or lie beyond the window. An error is that of reading the line index.
-func (b *Batch) Rest(limit int64) ([]uint32, error) {
-	b.seek()
-	if b.cursor >= b.Meta.Requests || b.Meta.Requests-b.progress.done.low > WindowSize {
-		return nil, nil
+// takes none if the window is in the way.
+func (b *Batch) Rest() (rest []uint32) {
+	if b.Meta.Requests-b.progress.done.low > WindowSize {
+		return nil
 	}
-	w, err := b.snapshot.row(b.cursor)
-	if err != nil || b.Meta.Input.Snapshot-w.offset > limit {
-		return nil, err
-	}
-	var rest []uint32
 	for seq, ok := b.Next(); ok; seq, ok = b.Next() {
 		rest = append(rest, seq)
 	}
-	return rest, nil
+	return rest
 }
 
-// HandOut notes that a request is given to the engine, for the first time in this life. One that a former life gave to it, too,
-// counts as run again; those of damaged results were counted when they were found.
-func (b *Batch) HandOut(seq uint32) {
-	if _, counted := slices.BinarySearch(b.progress.redo, seq); b.former.has(seq) && !counted {
+// HandOut notes that a request is given to the engine, for the first time in this life, and reports whether a former life gave
+// it to one, too: then it counts as run again. Those of damaged results were counted when they were found.
+func (b *Batch) HandOut(seq uint32) (again bool) {
+	_, counted := slices.BinarySearch(b.progress.redo, seq)
+	if again = b.former.has(seq) && !counted; again {
 		b.progress.Redone++
 	}
 	if b.progress.handed.has(seq) {
-		return
+		return again
 	}
 	b.progress.handed.reach(seq)
 	if seq >= b.progress.handed.low {
 		b.unnoted = append(b.unnoted, seq)
 	}
+	return again
 }
 
 // Deaths is how often the engine died while it held the request, as far as the journal knows.

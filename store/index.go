@@ -137,23 +137,49 @@ type snapshotReader struct {
 	text         block
 }
 
-// block is the part of a file that was read last.
+// block is the part of a file that was read last. Where reads jump about, so that it is of little use, it is left as it is for a
+// while, and they take no more than they need.
 type block struct {
-	at  int64
-	buf []byte
+	at    int64
+	buf   []byte
+	used  int    // reads that it answered since it was loaded
+	alone int    // bytes to be read without loading another one
+	one   []byte // what was last read so
 }
 
-const blockSize = 1 << 20
+const (
+	blockSize  = 1 << 20
+	worthwhile = 8 // reads that a block should answer, at least
+)
 
 // read returns length bytes of f at offset, valid until the next read.
 func (b *block) read(f source, offset int64, length int) ([]byte, error) {
-	if offset < b.at || offset-b.at > int64(len(b.buf)-length) {
-		if err := b.load(f, offset, length); err != nil {
-			return nil, err
-		}
+	if offset >= b.at && offset-b.at <= int64(len(b.buf)-length) {
+		b.used++
+		start := offset - b.at
+		return b.buf[start : start+int64(length)], nil
+	}
+	if len(b.buf) > 0 && b.used < worthwhile {
+		b.used, b.alone = worthwhile, blockSize // then another one is tried, which doubles what is read at most
+	}
+	if b.alone > 0 {
+		b.alone -= length
+		return b.readOne(f, offset, length)
+	}
+	if err := b.load(f, offset, length); err != nil {
+		return nil, err
 	}
 	start := offset - b.at
 	return b.buf[start : start+int64(length)], nil
+}
+
+// readOne reads that and nothing more.
+func (b *block) readOne(f source, offset int64, length int) ([]byte, error) {
+	b.one = fitted(b.one, length)
+	if _, err := f.ReadAt(b.one, offset); err != nil {
+		return nil, fmt.Errorf("read %s at %d: %w", f.Name(), offset, err)
+	}
+	return b.one, nil
 }
 
 // load reads the block that begins at offset; after a step back, one that begins before it, because the next read may
@@ -168,16 +194,22 @@ func (b *block) load(f source, offset int64, length int) error {
 	if st, err := f.Stat(); err == nil {
 		size = max(want, int(min(blockSize, st.Size()-from)))
 	}
-	if cap(b.buf) < size || cap(b.buf) > max(4*blockSize, size) {
-		b.buf = make([]byte, size)
-	}
-	n, err := f.ReadAt(b.buf[:size], from)
+	b.buf, b.used = fitted(b.buf, size), 0
+	n, err := f.ReadAt(b.buf, from)
 	if n < want {
 		b.at, b.buf = 0, b.buf[:0]
 		return fmt.Errorf("read %s at %d: %w", f.Name(), offset, err)
 	}
 	b.at, b.buf = from, b.buf[:n]
 	return nil
+}
+
+// fitted returns a buffer of that size: the same, unless it is too small, or much too large to be kept.
+func fitted(buf []byte, size int) []byte {
+	if cap(buf) < size || cap(buf) > max(4*blockSize, size) {
+		return make([]byte, size)
+	}
+	return buf[:size]
 }
 
 func (r *snapshotReader) row(seq uint32) (row, error) {

@@ -96,7 +96,8 @@ func (p *Progress) setRecords(has func(seq uint32) bool, end uint32) {
 const (
 	progressVersion = 1
 	// progressApart is the version in which the bitmap of requests that were given to the engine follows. It is written only
-	// where these are not simply all up to one: an older stoker that finds it reads the journal instead.
+	// where these are not simply all up to one. An older stoker that finds it reads the journal instead, and forgets how many ran
+	// again.
 	progressApart = 2
 )
 
@@ -106,7 +107,7 @@ var errProgress = errors.New("damaged progress record")
 // up to its last set bit, CRC-32C.
 func (p *Progress) encode() []byte {
 	b := make([]byte, 0, 128)
-	apart := len(p.handed.words()) > 0
+	apart := p.handed.extent() > 0
 	if apart {
 		b = append(b, progressApart)
 	} else {

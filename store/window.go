@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 )
 
 // WindowSize is how far results may run ahead of the oldest request without one, in requests. It bounds the bitmap that
@@ -82,28 +83,22 @@ func (w *window) count() uint32 {
 	return n
 }
 
-// words returns the bitmap from the word of low on, cut behind the last word with a bit.
-func (w *window) words() []uint64 {
+// extent is how many words of the bitmap, from the one of low on, go up to the last that has a bit.
+func (w *window) extent() int {
 	n := len(w.bits)
 	first := int(w.low % WindowSize / 64)
-	words := make([]uint64, 0, 16)
-	last := 0
-	for i := range n {
-		word := w.bits[(first+i)%n]
-		words = append(words, word)
-		if word != 0 {
-			last = i + 1
-		}
+	for n > 0 && w.bits[(first+n-1)%len(w.bits)] == 0 {
+		n--
 	}
-	return words[:last]
+	return n
 }
 
 // appendWords lays the bitmap out: how many words, and the words.
 func (w *window) appendWords(b []byte) []byte {
-	words := w.words()
-	b = binary.AppendUvarint(b, uint64(len(words)))
-	for _, word := range words {
-		b = binary.LittleEndian.AppendUint64(b, word)
+	n, first := w.extent(), int(w.low%WindowSize/64)
+	b = slices.Grow(binary.AppendUvarint(b, uint64(n)), 8*n)
+	for i := range n {
+		b = binary.LittleEndian.AppendUint64(b, w.bits[(first+i)%len(w.bits)])
 	}
 	return b
 }

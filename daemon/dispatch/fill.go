@@ -98,7 +98,7 @@ func (r *run) foreignModel(model string) bool {
 func (d *Dispatcher) serve(r *run, n, limit int, out *[]engine.Request) (lines int, err error) {
 	d.turns++
 	r.turn = d.turns
-	for n > 0 && r.damage == nil && lines < limit && d.flightBytes < d.flightLimit {
+	for n > 0 && lines < limit && d.flightBytes < d.flightLimit {
 		d.o.Pulse.Beat() // a line that cannot run may have 16 MiB
 		f, ok, err := d.nextFlight(r)
 		if err != nil {
@@ -137,7 +137,7 @@ func (d *Dispatcher) nextFlight(r *run) (*flight, bool, error) {
 		d.setAside(r, err)
 		return nil, false, nil
 	}
-	r.batch.HandOut(seq)
+	r.dirty = r.batch.HandOut(seq) || r.dirty
 	return newFlight(r, seq, req), true, nil
 }
 

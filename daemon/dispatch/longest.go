@@ -2,25 +2,24 @@ package dispatch
 
 import (
 	"cmp"
-	"errors"
 	"math"
 	"slices"
 
 	"github.com/go-json-experiment/json"
 
 	"stoker/store"
-	"stoker/store/batchfile"
 )
 
-// The end of the queue is reached with the longest answers first: one that begins last keeps the engine waiting for it alone.
-// As long as there is more to come, order does not matter.
+// The last requests of each batch go longest answer first: one that began last would keep the engine waiting for it alone. As
+// long as there is more to come, order does not matter.
 
 const (
-	// tail is how many requests may be left for that, as a multiple of what the engine holds. While as many steps are worked off
-	// as the longest answer takes, the engine goes through longest/mean times what it holds; 8 is enough for all but rare lengths.
-	tail = 8
-	// tailBytes bounds the lines that are read for it beforehand: about a quarter of a second.
-	tailBytes = 64 << 20
+	// lastRounds is how many requests are the last ones, as a multiple of what the engine holds. While the longest answer is made,
+	// the engine works off longest/mean times what it holds: with fewer left, it would have to wait for that answer. Lengths
+	// that differ more than 8 times from their mean are rare.
+	lastRounds = 8
+	// lastBytes bounds the lines that are read for it beforehand, in one go.
+	lastBytes = 64 << 20
 )
 
 // longestFirst puts what is left of the batches in another order, once that is little and no batch waits to be opened. What
@@ -33,42 +32,51 @@ func (d *Dispatcher) longestFirst(ready []*run, free int) {
 	for _, r := range ready {
 		left += len(r.rest) + r.batch.Left()
 	}
-	if left <= free || left > tail*d.capacity.InFlight {
+	if left <= free || left > lastRounds*d.capacity.InFlight || leftBytes(ready) > lastBytes {
 		return
 	}
 	for _, r := range ready {
-		d.sortRest(r)
+		if r.rest == nil {
+			d.sortRest(r)
+		}
 	}
+}
+
+// leftBytes are those of lines that are not sorted yet. Those of a batch whose index cannot be read are too many.
+func leftBytes(ready []*run) (sum int64) {
+	for _, r := range ready {
+		if r.rest != nil {
+			continue
+		}
+		n, err := r.batch.LeftBytes()
+		if err != nil {
+			return math.MaxInt64
+		}
+		sum += n
+	}
+	return sum
 }
 
 // sortRest takes the rest of a batch, and sorts it by how long the answers may get; what may get equally long stays in input
 // order.
 func (d *Dispatcher) sortRest(r *run) {
-	if r.rest != nil {
-		return
-	}
-	rest, err := r.batch.Rest(tailBytes)
-	longest := make(map[uint32]int64, len(rest))
-	for i := 0; err == nil && i < len(rest); i++ {
+	r.rest = r.batch.Rest()
+	limits := make(map[uint32]int64, len(r.rest))
+	for _, seq := range r.rest {
 		d.o.Pulse.Beat()
-		longest[rest[i]], err = r.longest(rest[i])
+		limits[seq] = r.longest(seq)
 	}
-	if err != nil {
-		d.setAside(r, err)
-		return
-	}
-	slices.SortStableFunc(rest, func(a, b uint32) int { return cmp.Compare(longest[b], longest[a]) })
-	r.rest = rest
+	slices.SortStableFunc(r.rest, func(a, b uint32) int { return cmp.Compare(limits[b], limits[a]) })
 }
 
 // longest is how many tokens the answer to a request may have: what the line says, or else the defaults. One that nobody
-// bounds is the longest.
-func (r *run) longest(seq uint32) (int64, error) {
+// bounds is the longest. A line that cannot run, or not be read, comes last: when its turn comes, that is dealt with.
+func (r *run) longest(seq uint32) int64 {
 	req, err := r.batch.Request(seq)
-	if bad := (*batchfile.LineError)(nil); errors.As(err, &bad) {
-		return 0, nil
+	if err != nil {
+		return 0
 	}
-	return cmp.Or(req.MaxTokens, r.maxTokens, math.MaxInt64), err
+	return cmp.Or(req.MaxTokens, r.maxTokens, math.MaxInt64)
 }
 
 // next returns the batch's next request that has not been submitted in this life.
@@ -86,11 +94,12 @@ func (r *run) next() (seq uint32, ok bool) {
 // defaultMaxTokens is how long answers may get to lines that do not say, 0 if nobody says.
 func defaultMaxTokens(m *store.Meta) int64 {
 	var limits struct {
-		Tokens     int64 `json:"max_tokens"`
 		Completion int64 `json:"max_completion_tokens"`
+		Output     int64 `json:"max_output_tokens"`
+		Tokens     int64 `json:"max_tokens"`
 	}
 	if err := json.Unmarshal(m.Defaults, &limits); err != nil {
 		return 0 // defaults of another kind, or none: it is about the order only
 	}
-	return cmp.Or(limits.Completion, limits.Tokens)
+	return cmp.Or(limits.Completion, limits.Output, limits.Tokens)
 }

@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -14,15 +17,19 @@ import (
 
 	"stoker/engine"
 	"stoker/store"
+	"stoker/test/faultfs"
 )
 
-// bounded are lines whose answers have these most tokens; 0 sets none.
+// bounded are lines whose answers have these most tokens; 0 sets none, -1 stands for a line that cannot run.
 func bounded(tokens ...int) []string {
 	lines := make([]string, len(tokens))
 	for i, n := range tokens {
 		lines[i] = fmt.Sprintf(`{"prompt":"p","max_tokens":%d}`, n)
-		if n == 0 {
+		switch n {
+		case 0:
 			lines[i] = `{"prompt":"p"}`
+		case -1:
+			lines[i] = `{"prompt":`
 		}
 	}
 	return lines
@@ -60,7 +67,7 @@ func TestLongestFirstAtTheEnd(t *testing.T) {
 		id := r.admit("x", bounded(tokens...)...)
 		r.ready(2)
 		order := r.runAll()
-		first := len(tokens) - tail*2
+		first := len(tokens) - lastRounds*2
 		want := slices.Clone(tokens)
 		slices.SortStableFunc(want[first:], func(a, b int) int { return cmp.Compare(cmp.Or(b, 1000), cmp.Or(a, 1000)) })
 		if !slices.Equal(order, want) {
@@ -69,6 +76,100 @@ func TestLongestFirstAtTheEnd(t *testing.T) {
 		r.tick()
 		if completed, _ := r.records(id); completed != 40 {
 			t.Errorf("%d completed", completed)
+		}
+	})
+}
+
+// What the engine takes at once is not read beforehand, and stays in input order.
+func TestInputOrderIfAllFits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.admit("x", bounded(1, 2, 3)...)
+		r.ready(3)
+		if order := r.runAll(); !slices.Equal(order, []int{1, 2, 3}) {
+			t.Errorf("submitted %v", order)
+		}
+	})
+}
+
+// Lines that leave it out have the limit of the defaults.
+func TestLongestFirstWithDefaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.defaults = map[string]any{"max_tokens": 5}
+		r.admit("x", bounded(4, 0, 6, 3)...)
+		r.ready(1)
+		if order := r.runAll(); !slices.Equal(order, []int{6, 0, 4, 3}) {
+			t.Errorf("submitted %v", order)
+		}
+	})
+}
+
+// All batches together bound what is read beforehand.
+func TestLongLinesStayInInputOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		const batches, lines, size = 3, 30, 1 << 20
+		for i := range batches {
+			r.admit(fmt.Sprintf("f%d", i), slices.Repeat([]string{`{"prompt":"` + strings.Repeat("x", size-100) + `"}`}, lines)...)
+		}
+		var reads atomic.Int64
+		r.disk.Set(func(op faultfs.Op, path string) error {
+			if op == faultfs.Read && filepath.Base(path) == "input.jsonl" {
+				reads.Add(1)
+			}
+			return nil
+		})
+		const capacity = 12
+		r.ready(capacity)
+		r.disk.Set(nil)
+		if n := reads.Load(); n > 2*capacity {
+			t.Errorf("%d of %d lines were read to submit %d", n, batches*lines, capacity)
+		}
+	})
+}
+
+// A line that cannot be read costs none of those that can.
+func TestUnreadableLineComesLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.stop()
+		id := r.admit("bad", bounded(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)...)
+		index := filepath.Join(r.store.Dir(), "batches", id, "input.idx")
+		whole, err := os.ReadFile(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := len(whole) / 10
+		if err := os.WriteFile(index, slices.Concat(whole[:9*row], make([]byte, row)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r.restart()
+		r.ready(2)
+		r.runAll()
+		r.tick()
+		if n := r.feed.Snapshot().Running[0].Completed; n != 9 {
+			t.Errorf("%d requests were answered, want the 9 that can be read", n)
+		}
+		if err := os.WriteFile(index, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Each run beyond the first counts, also in a life that records nothing.
+func TestRedoneOfALifeWithoutAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.admit("x", prompts("p", 3)...)
+		r.ready(3)
+		for range 2 {
+			r.restart()
+			r.tick()
+			r.ready(3)
+		}
+		if n := r.feed.Snapshot().Running[0].Redone; n != 6 {
+			t.Errorf("%d count as run again, want 6", n)
 		}
 	})
 }
@@ -148,7 +249,7 @@ func TestNoStraggler(t *testing.T) {
 
 func TestDefaultMaxTokens(t *testing.T) {
 	for defaults, want := range map[string]int64{
-		``: 0, `{}`: 0, `{"max_tokens":7}`: 7, `{"max_tokens":7,"max_completion_tokens":9}`: 9, `{"temperature":0.5}`: 0,
+		``: 0, `{}`: 0, `{"max_tokens":7}`: 7, `{"max_tokens":7,"max_completion_tokens":9}`: 9, `{"temperature":0.5}`: 0, `{"max_output_tokens":8}`: 8,
 	} {
 		if got := defaultMaxTokens(&store.Meta{Defaults: jsontext.Value(defaults)}); got != want {
 			t.Errorf("%s bounds answers by %d, want %d", defaults, got, want)

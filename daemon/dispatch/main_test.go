@@ -57,6 +57,8 @@ type rig struct {
 	dir    string
 	ended  chan error // what Run returned
 
+	defaults map[string]any // of what is admitted
+
 	mu       sync.Mutex
 	finished []string // ids
 }
@@ -146,7 +148,7 @@ func (r *rig) admit(name string, lines ...string) string {
 		r.t.Fatal(err)
 	}
 	rec, err := r.store.Admit(context.Background(), store.Admission{
-		ID: store.NewID(), Path: path, MaxLine: 1 << 20,
+		ID: store.NewID(), Path: path, MaxLine: 1 << 20, Defaults: r.defaults,
 		NameTaken: func(string, store.FileName) (bool, error) { return false, nil },
 	})
 	if err != nil {

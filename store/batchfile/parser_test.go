@@ -79,6 +79,25 @@ func TestParseValid(t *testing.T) {
 	}
 }
 
+func TestMaxTokens(t *testing.T) {
+	for in, want := range map[string]int64{
+		`{"prompt":"x","max_tokens":7}`:                                        7,
+		`{"prompt":"x","max_tokens":7,"max_completion_tokens":9}`:              9,
+		`{"body":{"messages":[],"max_tokens":7,"max_completion_tokens":null}}`: 7,
+		`{"url":"/v1/responses","body":{"input":"x","max_output_tokens":3}}`:   3,
+		`{"body":{"messages":[],"max_tokens":-5}}`:                             0,
+		`{"body":{"messages":[],"max_tokens":"7"}}`:                            0,
+		`{"body":{"messages":[],"max_tokens":1e3}}`:                            0,
+		`{"body":{"messages":[{"max_tokens":7}]}}`:                             0,
+		`{"url":"/v1/completions","max_tokens":5,"body":{"prompt":"x"}}`:       0,
+	} {
+		req, err := new(Parser).Parse([]byte(in), 1)
+		if err != nil || req.MaxTokens != want {
+			t.Errorf("%s bounds its answer by %d, want %d: %v", in, req.MaxTokens, want, err)
+		}
+	}
+}
+
 func TestParseInvalid(t *testing.T) {
 	unread := func(form Form) Ref { return Ref{Line: testLine, Form: form} }
 	tests := []struct {
