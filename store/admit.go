@@ -59,6 +59,9 @@ func (s *Store) Admit(ctx context.Context, a Admission) (*Record, error) {
 	if r, err := s.Get(a.ID); !errors.Is(err, ErrNotFound) {
 		return r, err
 	}
+	if err := s.indexInputs(); err != nil { // when it was opened there was no room
+		return nil, fmt.Errorf("admit %s: %w", a.Path, err)
+	}
 	if a.FS == nil {
 		a.FS = durable.Local{}
 	}
@@ -93,10 +96,8 @@ func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, er
 	if err != nil {
 		return nil, err
 	}
-	if of, err := s.findDuplicate(a, m.Input); err != nil {
+	if err := s.view(func(tx *bbolt.Tx) error { return refuseDuplicate(tx, m, a.SkipEnded) }); err != nil {
 		return nil, err
-	} else if of != "" {
-		return nil, &Duplicate{Of: of}
 	}
 	stem, _, _ := SplitInputName(string(m.Input.Name))
 	m.Name, err = s.reserveName(a.Queue, FileName(stem), a.NameTaken)
@@ -122,17 +123,19 @@ func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, er
 		return nil, err
 	}
 	faults.Crash("admit.snapshot-synced")
-	return s.accept(m)
+	return s.accept(m, a.SkipEnded)
 }
 
-func (s *Store) accept(m *Meta) (*Record, error) {
+func (s *Store) accept(m *Meta, skipEnded bool) (*Record, error) {
 	r := newRecord(m)
 	err := s.write(func(tx *bbolt.Tx) error {
-		active, key := tx.Bucket(bucketActive), activeKey(m.Queue, m.Input)
-		if of := active.Get(key); of != nil { // accepted while this one was copied
-			return &Duplicate{Of: string(of)}
+		if err := refuseDuplicate(tx, m, skipEnded); err != nil { // of one that was accepted while this one was copied
+			return err
 		}
-		if err := active.Put(key, []byte(m.ID)); err != nil {
+		if err := tx.Bucket(bucketActive).Put(inputKey(m.Queue, m.Input), []byte(m.ID)); err != nil {
+			return err
+		}
+		if err := enterInput(tx, r); err != nil {
 			return err
 		}
 		if err := tx.Bucket(bucketNames).Put(nameKey(m.Queue, m.Name), []byte(m.ID)); err != nil {
@@ -148,23 +151,6 @@ func (s *Store) accept(m *Meta) (*Record, error) {
 	}
 	faults.Crash("admit.accepted")
 	return r, nil
-}
-
-func (s *Store) findDuplicate(a Admission, in Input) (string, error) {
-	of, err := s.FindActive(a.Queue, in)
-	if err != nil || of != "" || !a.SkipEnded {
-		return of, err
-	}
-	all, err := s.List()
-	if err != nil {
-		return "", err
-	}
-	for _, r := range all {
-		if r.Queue == a.Queue && r.Input.Name == in.Name && r.Input.SHA256 == in.SHA256 {
-			return r.ID, nil
-		}
-	}
-	return "", nil
 }
 
 // reserveName finds a free name: NAME, NAME~2, NAME~3, … It stays reserved until unreserve.

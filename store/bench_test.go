@@ -2,8 +2,14 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"strconv"
 	"testing"
+
+	"go.etcd.io/bbolt"
+
+	"stoker/store/durable"
 )
 
 // benchPayload is as long as a short answer in the OpenAI form.
@@ -94,6 +100,41 @@ func BenchmarkAdmit(b *testing.B) {
 	b.SetBytes(int64(len(text) / b.N))
 	b.ResetTimer()
 	w.admit(w.drop("x.jsonl", text))
+}
+
+// BenchmarkAdmitBesideEnded admits new files of one line, none of which may be that of a batch that has ended, of which there
+// are some.
+func BenchmarkAdmitBesideEnded(b *testing.B) {
+	for _, ended := range []int{100, 10_000} {
+		b.Run(strconv.Itoa(ended), func(b *testing.B) {
+			w := newWorld(b, fastDir(b))
+			b.Cleanup(func() { w.Close() })
+			w.enterEnded(ended)
+			for n := 0; b.Loop(); n++ {
+				a := w.drop(fmt.Sprintf("x%d.jsonl", n), lineA+"\n")
+				a.SkipEnded = true
+				w.admit(a)
+			}
+		})
+	}
+}
+
+// enterEnded enters batches that have ended in the database.
+func (w *world) enterEnded(n int) {
+	w.Helper()
+	must(w, w.write(func(tx *bbolt.Tx) error {
+		for i := range n {
+			name := FileName(fmt.Sprintf("old%d", i))
+			r := newRecord(&Meta{ID: NewID(), Name: name, Requests: 1, CreatedAt: now(), Input: Input{
+				Name: name + ".jsonl", SHA256: durable.SumBytes([]byte(name)), Bytes: 1, Snapshot: 1, ModTime: 1,
+			}})
+			r.State, r.EndedAt, r.Published, r.Archived = Completed, now(), name, true
+			if err := errors.Join(putRecord(tx, r), enterInput(tx, r)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 // BenchmarkAdmitDuplicates admits a file all of whose lines have one custom_id.

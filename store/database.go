@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -97,9 +98,12 @@ func (d *database) check() error {
 		} else if st.Size() < tx.Size() {
 			return fmt.Errorf("%w: it is cut off at %d of %d bytes", ErrDamagedDB, st.Size(), tx.Size())
 		}
-		for _, name := range buckets() {
+		for _, name := range append(buckets(), bucketInputs) {
 			b := tx.Bucket(name)
-			if b == nil {
+			switch {
+			case b == nil && bytes.Equal(name, bucketInputs):
+				continue // of an older version
+			case b == nil:
 				return fmt.Errorf("%w: %s are missing", ErrDamagedDB, name)
 			}
 			if err := b.ForEach(func(_, v []byte) error { touch(v); return nil }); err != nil {

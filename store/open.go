@@ -78,6 +78,9 @@ func (s *Store) open() error {
 	if err := s.keepInstance(); err != nil {
 		return err
 	}
+	if err := s.indexInputs(); err != nil && !durable.IsFull(err) { // without room the first admission does it
+		return err
+	}
 	return s.sweep()
 }
 
@@ -245,7 +248,7 @@ func createDatabase(tmp, instance string) error {
 		return err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range buckets() {
+		for _, name := range append(buckets(), bucketInputs) {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}

@@ -67,7 +67,7 @@ func (b *Batch) Begin() error {
 
 // dropActive ends a batch's being one that a file duplicates, unless a newer batch has taken its place.
 func dropActive(tx *bbolt.Tx, r *Record) error {
-	active, key := tx.Bucket(bucketActive), activeKey(r.Queue, r.Input)
+	active, key := tx.Bucket(bucketActive), inputKey(r.Queue, r.Input)
 	if string(active.Get(key)) != r.ID {
 		return nil
 	}
@@ -79,7 +79,7 @@ func dropActive(tx *bbolt.Tx, r *Record) error {
 func (b *Batch) Reopen() error {
 	r, err := b.store.update(b.Meta.ID, func(tx *bbolt.Tx, r *Record) error {
 		r.State, r.FinalizingAt = InProgress, 0
-		active, key := tx.Bucket(bucketActive), activeKey(r.Queue, r.Input)
+		active, key := tx.Bucket(bucketActive), inputKey(r.Queue, r.Input)
 		if active.Get(key) != nil {
 			return nil
 		}

@@ -343,10 +343,14 @@ func (r *rebuild) keep(id string) (known bool, err error) {
 	if r.old.db == nil {
 		return false, nil
 	}
-	if _, err := r.old.Get(id); err != nil {
+	record, err := r.old.Get(id)
+	if err != nil {
 		return false, nil
 	}
 	return true, r.next.write(func(to *bbolt.Tx) error {
+		if err := enterInput(to, record); err != nil {
+			return err
+		}
 		return r.old.db.View(func(from *bbolt.Tx) error { return copyBatch(to, from, id) })
 	})
 }
@@ -402,9 +406,12 @@ func (b *Batch) restoreRecord(folders Folders) (*Record, error) {
 			}
 		}
 		if r.State == Validating || r.State == InProgress {
-			if err := tx.Bucket(bucketActive).Put(activeKey(r.Queue, r.Input), []byte(r.ID)); err != nil {
+			if err := tx.Bucket(bucketActive).Put(inputKey(r.Queue, r.Input), []byte(r.ID)); err != nil {
 				return err
 			}
+		}
+		if err := enterInput(tx, r); err != nil {
+			return err
 		}
 		return tx.Bucket(bucketProgress).Put([]byte(r.ID), b.progress.encode())
 	})

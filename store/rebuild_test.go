@@ -25,11 +25,12 @@ type contentsOf struct {
 	Progress map[string]Progress
 	Names    map[string]string
 	Active   map[string]string
+	Inputs   map[string]string
 }
 
 func (w *world) dump() contentsOf {
 	w.Helper()
-	c := contentsOf{w.Instance(), map[string]Record{}, map[string]Progress{}, map[string]string{}, map[string]string{}}
+	c := contentsOf{w.Instance(), map[string]Record{}, map[string]Progress{}, map[string]string{}, map[string]string{}, map[string]string{}}
 	records, err := w.List()
 	must(w, err)
 	for _, r := range records {
@@ -41,7 +42,7 @@ func (w *world) dump() contentsOf {
 		for _, b := range []struct {
 			name []byte
 			to   map[string]string
-		}{{bucketNames, c.Names}, {bucketActive, c.Active}} {
+		}{{bucketNames, c.Names}, {bucketActive, c.Active}, {bucketInputs, c.Inputs}} {
 			if err := tx.Bucket(b.name).ForEach(func(k, v []byte) error { b.to[string(k)] = string(v); return nil }); err != nil {
 				return err
 			}
@@ -58,7 +59,7 @@ func compareDumps(before, after contentsOf) string {
 		p := before.Progress[id]
 		if r.State == Finalizing && after.Records[id].State == InProgress { // complete, but nothing was published of it
 			r.State, r.FinalizingAt = InProgress, 0
-			before.Active[string(activeKey(r.Queue, r.Input))] = id
+			before.Active[string(inputKey(r.Queue, r.Input))] = id
 		}
 		if !r.State.Ended() {
 			p = after.Progress[id]

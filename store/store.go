@@ -37,10 +37,12 @@ var (
 	bucketProgress = []byte("progress") // id → Progress
 	bucketNames    = []byte("names")    // queue/NAME → id: reserved for result files
 	bucketActive   = []byte("active")   // queue/INPUT NAME/sha256 → id: until finalizing
+	bucketInputs   = []byte("inputs")   // the same → id of the first batch of this file, also once it has ended; see inputs.go
 	bucketInfo     = []byte("info")     // instance → this stoker's id
 	keyInstance    = []byte("instance")
 )
 
+// buckets are those that every database has. Older ones have no bucketInputs until they are opened for writing.
 func buckets() [][]byte {
 	return [][]byte{bucketBatches, bucketProgress, bucketNames, bucketActive, bucketInfo}
 }
@@ -59,6 +61,9 @@ type Store struct {
 
 	mu       sync.Mutex
 	reserved map[string]struct{} // names of admissions under way
+
+	indexing sync.Mutex
+	indexed  bool // the index of inputs is right
 }
 
 // Close lets go of the state. Batches must be closed before.
@@ -148,19 +153,6 @@ func (s *Store) checkpoint(id string) (*Progress, error) {
 
 // Meta returns what was fixed about a batch when it was accepted.
 func (s *Store) Meta(id string) (*Meta, error) { return readMeta(s.fs, s.batchDir(id)) }
-
-// FindActive returns the batch that has the same queue, name and bytes and is not yet finalizing, or "".
-func (s *Store) FindActive(queue string, input Input) (id string, err error) {
-	err = s.view(func(tx *bbolt.Tx) error {
-		id = string(tx.Bucket(bucketActive).Get(activeKey(queue, input)))
-		return nil
-	})
-	return id, err
-}
-
-func activeKey(queue string, in Input) []byte {
-	return []byte(queue + "/" + string(in.Name) + "/" + string(in.SHA256))
-}
 
 func getRecord(tx *bbolt.Tx, id string) (*Record, error) {
 	v := tx.Bucket(bucketBatches).Get([]byte(id))

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.etcd.io/bbolt"
+
 	"stoker/store/durable"
 )
 
@@ -32,6 +34,7 @@ func newSurvey(s *Store, folders Folders, report *Report) *survey {
 func (s *survey) look(id string) {
 	all := survey{store: s.store, folders: s.folders, report: &Report{}, entries: s.entries}
 	all.lookAtState()
+	all.lookAtInputs()
 	all.lookAtClaims()
 	all.lookAtOutbox()
 	all.lookAtArchive()
@@ -107,6 +110,22 @@ func (s *survey) lookAtState() {
 		}
 		s.lookAtBatch(e.Name())
 	}
+}
+
+// lookAtInputs holds the index of inputs against the records. The next start makes it anew.
+func (s *survey) lookAtInputs() {
+	s.store.view(func(tx *bbolt.Tx) error { // what cannot be read is told of elsewhere
+		if tx.Bucket(bucketInputs) == nil {
+			return nil // of an older version
+		}
+		return eachInputMisfit(tx, func(id, misfit string) {
+			f := Finding{Batch: id, Note: s.store.readOnly, File: s.store.db.Path(), Message: misfit + "; the next start mends it"}
+			if !f.Note {
+				f.Invariant = NothingLost
+			}
+			s.tell(f)
+		})
+	})
 }
 
 func (s *survey) entriesOfState(dir string) []fs.DirEntry {
