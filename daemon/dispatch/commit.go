@@ -9,8 +9,8 @@ type commitResult struct {
 	err         error
 }
 
-// commit makes what was recorded durable, for all batches at once, in the background. While one is under way the next
-// one gathers.
+// commit makes what was recorded durable, in the background: of all batches if that is due, else of those that are complete,
+// which somebody waits for. While one is under way the next one gathers.
 func (d *Dispatcher) commit() error {
 	if d.committing {
 		d.commitAgain = true
@@ -20,7 +20,10 @@ func (d *Dispatcher) commit() error {
 	if err != nil || len(result.runs) == 0 {
 		return err
 	}
-	d.committing, d.commitAgain, d.uncommitted = true, false, 0
+	if d.due {
+		d.uncommitted = 0
+	}
+	d.committing, d.commitAgain, d.due = true, false, false
 	go func() {
 		result.err = d.o.Store.Commit(result.checkpoints)
 		d.committed <- result
@@ -28,12 +31,12 @@ func (d *Dispatcher) commit() error {
 	return nil
 }
 
-// gather takes down the progress of the batches that have news.
+// gather takes down the progress of the batches that have news, and are complete unless all are due.
 func (d *Dispatcher) gather() (commitResult, error) {
 	var result commitResult
 	for _, r := range d.runs {
 		d.o.Pulse.Beat()
-		if !r.dirty {
+		if !r.dirty || !d.due && !r.batch.Complete() {
 			continue
 		}
 		c, err := r.batch.Checkpoint(r.engine)
@@ -95,6 +98,7 @@ func (d *Dispatcher) release(ended map[*run]bool) {
 
 // lastCommit is the one before the daemon stops.
 func (d *Dispatcher) lastCommit() error {
+	d.due = true
 	result, err := d.gather()
 	if err != nil || len(result.checkpoints) == 0 {
 		return err

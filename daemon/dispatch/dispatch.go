@@ -80,6 +80,7 @@ type Dispatcher struct {
 	committing  bool
 	committed   chan commitResult
 	commitAgain bool
+	due         bool               // the commit of all batches, not only of complete ones
 	uncommitted int                // journal bytes
 	full        *durable.FullError // nothing is submitted until the state has room
 	waitsFull   bool               // for room; it was said
@@ -289,6 +290,7 @@ func (d *Dispatcher) tick() error {
 	if err := d.flush(); err != nil { // before anything is submitted, because that may show that there is no room yet
 		return err
 	}
+	d.due = true
 	if err := d.commit(); err != nil {
 		return err
 	}

@@ -72,7 +72,9 @@ func (d *Dispatcher) record(r *run, f store.Frame) error {
 	}
 	d.totals.PromptTokens += uint64(f.PromptTokens)
 	d.totals.CompletionTokens += uint64(f.CompletionTokens)
-	if r.batch.Complete() || d.uncommitted >= commitBytes {
+	much := d.uncommitted >= commitBytes
+	d.due = d.due || much
+	if r.batch.Complete() || much {
 		return d.commit()
 	}
 	return nil
