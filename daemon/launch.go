@@ -49,7 +49,7 @@ func (d *Daemon) launchEcho(context.Context) (engine.Launch, error) {
 func (d *Daemon) launchVLLM(ctx context.Context) (engine.Launch, error) {
 	python, err := FindPython(ctx, &d.o)
 	var unfit *pyenv.Error
-	if errors.As(err, &unfit) && !unfit.Temporary() {
+	if errors.As(err, &unfit) && !pyenv.IsTemporary(unfit) {
 		return engine.Launch{}, &engine.PermanentError{Message: unfit.Error(), Hint: unfit.Hint}
 	}
 	if err != nil {

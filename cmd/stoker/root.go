@@ -18,8 +18,7 @@ import (
 	"stoker/daemon/config"
 	"stoker/daemon/share"
 	"stoker/engine"
-	"stoker/engine/pyenv"
-	"stoker/packaging/service"
+	"stoker/hint"
 	"stoker/store"
 )
 
@@ -171,13 +170,12 @@ func (a *app) complain(kind, text string) {
 }
 
 // classify finds an error's exit code, and what the user can do about it.
-func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
+func (a *app) classify(cmd *cobra.Command, err error) (code int, advice string) {
 	var (
 		exit      *exitError
 		usage     *usageError
-		python    *pyenv.Error
+		hinted    *hint.Error
 		permanent *engine.PermanentError
-		system    *service.Error
 		fault     *store.FinalError
 		unmounted *share.UnmountedError
 		folder    *daemon.FolderError
@@ -207,12 +205,10 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, hint string) {
 		return exitNotRunning, a.howToStart()
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted, ""
-	case errors.As(err, &python):
-		return exitFailure, python.Hint
+	case errors.As(err, &hinted):
+		return exitFailure, hinted.Hint
 	case errors.As(err, &permanent):
 		return exitFailure, permanent.Hint
-	case errors.As(err, &system):
-		return exitFailure, system.Hint
 	}
 	return exitFailure, ""
 }

@@ -42,7 +42,7 @@ func FindPython(ctx context.Context, s Search) (Interpreter, error) {
 	for _, c := range s.candidates() {
 		found, err := Probe(ctx, c.path)
 		if err != nil {
-			if unfit, ok := errors.AsType[*Error](err); ok && unfit.Temporary() && busy == nil {
+			if unfit, ok := errors.AsType[*Error](err); ok && IsTemporary(unfit) && busy == nil {
 				busy = unfit
 			}
 			continue // a .venv that is not there, a shim without a Python behind it: the next one

@@ -92,7 +92,7 @@ func TestTemporaryErrors(t *testing.T) {
 	} {
 		_, err := FindPython(t.Context(), c.search)
 		unfit, ok := errors.AsType[*Error](err)
-		if !ok || unfit.Temporary() != c.temporary {
+		if !ok || IsTemporary(unfit) != c.temporary {
 			t.Errorf("%s: %v, want one that is temporary: %t", name, err, c.temporary)
 		}
 	}

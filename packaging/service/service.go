@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	kardianos "github.com/kardianos/service"
+
+	"stoker/hint"
 )
 
 const name = "stoker"
@@ -22,27 +24,8 @@ var (
 	ErrFailed       = errors.New("the service manager failed")
 )
 
-// Error is a failure with what the user can do about it.
-type Error struct {
-	Kind    error  // one of the sentinel errors above
-	Message string // names the operation and the thing
-	Hint    string // "" if there is nothing to say
-	Err     error  // the cause; nil if there is none beneath
-}
-
-// Error tells all but the hint.
-func (e *Error) Error() string {
-	if e.Err == nil {
-		return e.Message
-	}
-	return e.Message + ": " + e.Err.Error()
-}
-
-// Is reports whether target is e's kind.
-func (e *Error) Is(target error) bool { return target == e.Kind }
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
+// Error is a failure with what the user can do about it. Its kind is one of the errors above.
+type Error = hint.Error
 
 // Options says which service, and what it runs.
 type Options struct {
