@@ -13,15 +13,15 @@ import (
 
 // change is what one caller wants of a commit. It may be made more than once: only the last time counts.
 type change struct {
-	make    func(tx *bbolt.Tx) error
-	refused error // what make returned
+	apply   func(tx *bbolt.Tx) error
+	refused error // what apply returned
 }
 
 // write changes the database in one durable commit, which it shares with whoever else writes at that time. An error of the
 // change undoes it. A commit that fails is final, but for one that found no room for its pages: bbolt writes those first,
 // into free places, so that until the meta page points to them nothing has happened.
-func (s *Store) write(make func(tx *bbolt.Tx) error) error {
-	c := &change{make: make}
+func (s *Store) write(apply func(tx *bbolt.Tx) error) error {
+	c := &change{apply: apply}
 	if err := s.writes.Do(c, s.writeAll); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *Store) writeOnce(changes []*change) (refused *change, err error) {
 		txid = tx.ID()
 		end = s.health.waits.begin() // not before: so far nothing waited for the disk
 		for _, c := range changes {
-			if c.refused = c.make(tx); c.refused != nil {
+			if c.refused = c.apply(tx); c.refused != nil {
 				refused = c
 				return c.refused
 			}

@@ -62,8 +62,8 @@ func TestWritesShareACommit(t *testing.T) {
 func TestRefusedChangeLeavesTheOthers(t *testing.T) {
 	w := openWorld(t)
 	refusal := errors.New("refused")
-	refused := &change{make: func(tx *bbolt.Tx) error { return errors.Join(put("refused")(tx), refusal) }}
-	must(t, w.writeAll([]*change{{make: put("before")}, refused, {make: put("after")}}))
+	refused := &change{apply: func(tx *bbolt.Tx) error { return errors.Join(put("refused")(tx), refusal) }}
+	must(t, w.writeAll([]*change{{apply: put("before")}, refused, {apply: put("after")}}))
 	if !errors.Is(refused.refused, refusal) {
 		t.Errorf("its caller gets %v", refused.refused)
 	}

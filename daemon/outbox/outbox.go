@@ -147,7 +147,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		p.o.Pulse.Beat()
 		faults.Hang("outbox")
 		p.configure()
-		round := p.next(p.atOnce())
+		round := p.next(p.roundSize())
 		if len(round) == 0 {
 			select {
 			case <-ctx.Done():
@@ -271,7 +271,8 @@ func (p *Publisher) hasRoom(lacked *durable.FullError) bool {
 	return err == nil && space.Free >= lacked.Need
 }
 
-func (p *Publisher) atOnce() int {
+// roundSize is how many batches the next round publishes.
+func (p *Publisher) roundSize() int {
 	if p.alone > 0 {
 		return 1
 	}
