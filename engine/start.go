@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -76,17 +77,34 @@ func sweep(o *Options) (killed int, err error) {
 	return killed + n, err
 }
 
+// leftovers are the living processes of former workers: this replica's, and those that sweep kills before it starts.
+func (o *Options) leftovers(current Tree) ([]Process, error) {
+	left, err := Leftovers(o.Instance, o.LogDir, current)
+	if err != nil {
+		return nil, err
+	}
+	hidden, err := o.Cgroup.leftovers(current)
+	if err != nil {
+		return nil, err
+	}
+	for i := range o.former {
+		more, err := o.former[i].leftovers(Tree{})
+		if err != nil {
+			return nil, err
+		}
+		hidden = append(hidden, more...)
+	}
+	for _, p := range hidden {
+		if !slices.Contains(left, p) {
+			left = append(left, p)
+		}
+	}
+	return left, nil
+}
+
 // AllLeftovers returns the living processes of all replicas that ever were, where no stoker runs: all of them are left over.
 func AllLeftovers(instance, dir string) ([]Process, error) {
-	o := &Options{Instance: instance, LogDir: dir}
-	left, err := Leftovers(instance, dir, Tree{})
-	for _, f := range formerReplicas(o, 1) {
-		if err != nil {
-			break
-		}
-		var more []Process
-		more, err = Leftovers(f.Instance, f.LogDir, Tree{})
-		left = append(left, more...)
-	}
-	return left, err
+	o := Options{Instance: instance, LogDir: dir}
+	o.former = formerReplicas(&o, 1)
+	return o.leftovers(Tree{})
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -150,30 +149,17 @@ func (s *Supervisor) Kill() {
 	s.Stop()
 }
 
-// Leftovers returns the living processes of this stoker's workers that are not of the current one. There should be none.
+// Leftovers returns the living processes of this stoker's workers that are not of the current one, those of replicas that are
+// no more among them. There should be none.
 func (s *Supervisor) Leftovers() ([]Process, error) {
 	for {
 		before := s.currentTree()
-		left, err := s.leftovers(before)
+		left, err := s.o.leftovers(before)
 		if err != nil || len(left) == 0 || before == s.currentTree() {
 			return left, err
 		}
 		// A worker was started or ended under the search, and may have been taken for a former one.
 	}
-}
-
-func (s *Supervisor) leftovers(current Tree) ([]Process, error) {
-	left, err := Leftovers(s.o.Instance, s.o.LogDir, current)
-	if err != nil {
-		return nil, err
-	}
-	hidden, err := s.o.Cgroup.leftovers(current)
-	for _, p := range hidden {
-		if !slices.Contains(left, p) {
-			left = append(left, p)
-		}
-	}
-	return left, err
 }
 
 // currentTree is that of the worker that runs or is being killed.
