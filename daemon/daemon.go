@@ -245,7 +245,9 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	defer d.stopping(limit)()
 	d.o.Logger.Info().Int("in_flight", d.engine.Status().InFlight).Float64("limit_seconds", limit.Seconds()).
 		Msg("stopping; requests in flight may finish, another signal ends the wait")
-	err = errors.Join(err, d.line.Stop(limit, abort, func() { d.stopEngine(abort) }), d.server.Close(), d.store.Close())
+	err = errors.Join(err, d.line.Stop(limit, abort, func() { d.stopEngine(abort) }), d.server.Close())
+	api.Unrecord(d.o.Config.Paths.State)
+	err = errors.Join(err, d.store.Close())
 	if fault := d.store.Fault(); fault != nil {
 		err = fault // the rest is what it led to
 	}
@@ -295,6 +297,9 @@ func (d *Daemon) start(ctx context.Context) error {
 	if err := d.line.Start(); err != nil {
 		d.engine.Stop()
 		return errors.Join(err, d.server.Close())
+	}
+	if err := api.Record(d.o.Config.Paths.State, d.o.Config.SocketPath()); err != nil { // as on a full disk
+		d.o.Logger.Warn().Err(err).Msg("commands find this daemon only where their configuration says")
 	}
 	close(d.running)
 	d.o.Logger.Info().Str("instance", d.store.Instance()).Str("inbox", d.o.Config.Paths.Inbox).Str("version", d.o.Version).Msg("stoker runs")

@@ -25,7 +25,7 @@ func (a *app) reach(ctx context.Context) (*client.Client, *config.Loaded, error)
 		a.warnOf(wrong)
 		return asked, inEffect(loaded, status), nil
 	}
-	if found, status := a.lookElsewhere(ctx, loaded.File); found != nil {
+	if found, status := a.lookElsewhere(ctx, loaded); found != nil {
 		a.warnOf(wrong)
 		return found, inEffect(loaded, status), nil
 	}
@@ -35,15 +35,19 @@ func (a *app) reach(ctx context.Context) (*client.Client, *config.Loaded, error)
 	return asked, loaded, err
 }
 
-// lookElsewhere looks for the daemon that reads the file at the usual places: its socket may be another one than the file
-// names by now.
-func (a *app) lookElsewhere(ctx context.Context, file string) (*client.Client, *api.Status) {
+// lookElsewhere looks for the daemon that reads the file where the state says and at the usual places: its socket may be
+// another one than the file names by now.
+func (a *app) lookElsewhere(ctx context.Context, loaded *config.Loaded) (*client.Client, *api.Status) {
 	if a.root != "" {
 		return nil, nil // which has a socket of its own, whatever a file says
 	}
-	for _, socket := range config.UsualSockets() {
+	sockets := config.UsualSockets()
+	if recorded := api.Recorded(loaded.Paths.State); recorded != "" {
+		sockets = append([]string{recorded}, sockets...)
+	}
+	for _, socket := range sockets {
 		c := client.New(socket)
-		if status, err := c.Status(ctx); err == nil && reads(status, file) {
+		if status, err := c.Status(ctx); err == nil && reads(status, loaded.File) {
 			return c, status
 		}
 	}
