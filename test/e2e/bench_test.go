@@ -117,3 +117,60 @@ func syncRate(b *testing.B) float64 {
 	}
 	return syncs / time.Since(began).Seconds()
 }
+
+// What a warm stoker adds to a small file beside the time that the inbox waits for it to settle: from the rename into the inbox
+// until the first answer is in the journal, and until the results are in the outbox.
+func BenchmarkWarmFile(b *testing.B) {
+	const settle = 2 * time.Second // the default
+	h := rig.NewHome(b, rig.Released, "[engine]\nkind = \"echo\"\n")
+	h.Start()
+	warmUp := rig.Input{Name: "warm-up.jsonl", Lines: rig.Good("w", 10)}
+	h.Drop(warmUp.Name, warmUp.Content())
+	if err := h.AwaitIdle(); err != nil {
+		b.Fatal(err)
+	}
+	inputs := []rig.Input{warmUp}
+	var first, published time.Duration
+	for i := 0; b.Loop(); i++ {
+		in := rig.Input{Name: fmt.Sprintf("f%d.jsonl", i), Lines: rig.Good(fmt.Sprint(i), 10)}
+		inputs = append(inputs, in)
+		known := journals(h)
+		began := time.Now()
+		h.Drop(in.Name, in.Content())
+		await(b, func() bool { return journals(h) > known })
+		first += time.Since(began)
+		await(b, func() bool { return exists(h.Path("outbox", fmt.Sprintf("f%d.batch.json", i))) })
+		published += time.Since(began)
+	}
+	b.ReportMetric((first-time.Duration(b.N)*settle).Seconds()*1000/float64(b.N), "first-answer-ms")
+	b.ReportMetric((published-time.Duration(b.N)*settle).Seconds()*1000/float64(b.N), "results-ms")
+	if err := h.End(inputs...); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// journals counts those that have more than their head and a frame that is none of an answer.
+func journals(h *rig.Home) (n int) {
+	const noAnswer = 200
+	paths, _ := filepath.Glob(h.Path(".state", "batches", "*", "journal"))
+	for _, path := range paths {
+		if st, err := os.Stat(path); err == nil && st.Size() > noAnswer {
+			n++
+		}
+	}
+	return n
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// await looks more often than the rig does: what is measured takes about a tenth of a second.
+func await(b *testing.B, so func() bool) {
+	for end := time.Now().Add(rig.Deadline); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			b.Fatal("waited in vain")
+		}
+	}
+}
