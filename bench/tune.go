@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/go-json-experiment/json"
@@ -43,6 +45,7 @@ func Candidates(gpu bool) []Candidate {
 // Trial is one try: arguments, and what came of them.
 type Trial struct {
 	Settings map[string]any `json:"settings"`
+	Replicas int            `json:"replicas,omitzero"` // of stoker's engine; 0: tried in the bare loop
 	Rounds   []Sample       `json:"rounds,omitzero"`
 	Loaded   Loaded         `json:"loaded,omitzero"`
 	Rate     Spread         `json:"tokens_per_second,omitzero"`
@@ -53,38 +56,53 @@ type Trial struct {
 type Tuning struct {
 	Scenario Scenario       `json:"scenario"`
 	Trials   []Trial        `json:"trials"`
-	Best     map[string]any `json:"best"` // arguments that beat those in effect; empty if none did
-	Gain     float64        `json:"gain"` // rate with them by the rate without
+	Best     map[string]any `json:"best"`              // arguments that beat those in effect; empty if none did
+	Replicas int            `json:"replicas,omitzero"` // that beat one; 0 if they did not
+	Gain     float64        `json:"gain"`              // rate with all that by the rate without
+
+	batch int // sequences that the engine runs at a time with the best arguments
 }
 
 // margin is what a value must gain to be kept: less is noise, or not worth a line.
 const margin = 1.02
 
 // Tune sweeps over engine arguments, one after another, in the bare loop: what limits it limits stoker. A value is kept if even
-// its slowest round beats the fastest one without it.
+// its slowest round beats the fastest one without it. With o.Replicas of 2 or more so many are tried beside one, in stoker, with
+// the best arguments; the batch is shared out among them.
 func Tune(ctx context.Context, o Options, candidates []Candidate) (*Tuning, error) {
 	if len(o.Scenarios) != 1 {
 		return nil, errors.New("tune one scenario at a time")
 	}
-	s := o.Scenarios[0]
-	s.Ways = []string{"handlers"}
-	o.Scenarios, o.Ways, o.Passes = []Scenario{s}, nil, 1
-	t := newTuning(s)
-	return t, t.sweep(ctx, o.Launch.Args, candidates, func(ctx context.Context, settings map[string]any) Trial {
-		n := len(t.Trials) + 1
-		o.Say("trial %d: %s", n, name(settings))
-		trial, its := Trial{Settings: settings}, o
-		its.Settings, its.Dir = settings, filepath.Join(o.Dir, fmt.Sprintf("trial-%02d", n))
-		series, err := Run(ctx, its)
-		if err != nil {
-			trial.Failed = err.Error()
-			o.Say("trial %d: %v", n, err)
-			return trial
-		}
-		trial.Rounds, trial.Loaded = series[0].Rounds, series[0].Loads[0]
-		trial.Rate = spreadOf(each(trial.Rounds, Sample.rate))
-		return trial
+	t := newTuning(o.Scenarios[0])
+	bare := func(ctx context.Context, settings map[string]any) Trial {
+		return t.measure(ctx, o, "handlers", 0, settings)
+	}
+	if err := t.sweep(ctx, o.Launch.Args, candidates, bare); err != nil || o.Replicas < 2 {
+		return t, err
+	}
+	return t, t.replicate(ctx, o.Replicas, func(ctx context.Context, replicas int, settings map[string]any) Trial {
+		return t.measure(ctx, o, "stoker", replicas, settings)
 	})
+}
+
+// measure runs one trial, in a folder of its own.
+func (t *Tuning) measure(ctx context.Context, o Options, way string, replicas int, settings map[string]any) Trial {
+	trial := Trial{Settings: settings, Replicas: replicas}
+	n := len(t.Trials) + 1
+	o.Say("trial %d: %s", n, trial)
+	s := o.Scenarios[0]
+	s.Ways = []string{way}
+	o.Scenarios, o.Ways, o.Passes = []Scenario{s}, nil, 1
+	o.Settings, o.Replicas, o.Dir = settings, replicas, filepath.Join(o.Dir, fmt.Sprintf("trial-%02d", n))
+	series, err := Run(ctx, o)
+	if err != nil {
+		trial.Failed = err.Error()
+		o.Say("trial %d: %v", n, err)
+		return trial
+	}
+	trial.Rounds, trial.Loaded = series[0].Rounds, series[0].Loads[0]
+	trial.Rate = spreadOf(each(trial.Rounds, Sample.rate))
+	return trial
 }
 
 func newTuning(s Scenario) *Tuning { return &Tuning{Scenario: s, Best: map[string]any{}, Gain: 1} }
@@ -112,6 +130,7 @@ func (t *Tuning) sweep(ctx context.Context, args map[string]any, candidates []Ca
 		args = inEffect
 	}
 	best := first
+	t.batch = first.Loaded.MaxNumSeqs
 	for _, c := range candidates {
 		base := t.Best
 		for _, value := range c.Values {
@@ -126,10 +145,31 @@ func (t *Tuning) sweep(ctx context.Context, args map[string]any, candidates []Ca
 			}
 			if trial.Failed == "" && trial.Rate.Min > best.Rate.Max*margin {
 				best, t.Best, t.Gain = trial, settings, trial.Rate.Median/first.Rate.Median
+				t.batch = trial.Loaded.MaxNumSeqs
 			}
 		}
 	}
 	return nil
+}
+
+// replicate tries several replicas beside one.
+func (t *Tuning) replicate(ctx context.Context, replicas int, measure func(context.Context, int, map[string]any) Trial) error {
+	shared := maps.Clone(t.Best)
+	if t.batch > replicas {
+		shared["max_num_seqs"] = t.batch / replicas
+	}
+	one := measure(ctx, 1, t.Best)
+	t.Trials = append(t.Trials, one)
+	if ctx.Err() != nil || one.Failed != "" {
+		return ctx.Err()
+	}
+	several := measure(ctx, replicas, shared)
+	t.Trials = append(t.Trials, several)
+	if several.Failed == "" && several.Rate.Min > one.Rate.Max*margin {
+		t.Best, t.Replicas = shared, replicas
+		t.Gain *= several.Rate.Median / one.Rate.Median
+	}
+	return ctx.Err()
 }
 
 // same compares a configured value with a candidate: numbers come in several types.
@@ -139,28 +179,33 @@ func same(configured, candidate any) bool {
 	return err == nil && errB == nil && configured != nil && string(a) == string(b)
 }
 
-func name(settings map[string]any) string {
-	if len(settings) == 0 {
-		return "as configured"
+func (t Trial) String() string {
+	text := settingsText(t.Settings)
+	if t.Replicas > 0 {
+		text = strings.TrimSuffix(fmt.Sprintf("replicas = %d, %s", t.Replicas, text), ", ")
 	}
-	return settingsText(settings)
+	return cmp.Or(text, "as configured")
 }
 
 // WriteTable writes the trials and, if there is something to gain, the lines for the configuration.
 func (t *Tuning) WriteTable(w io.Writer) error {
 	for _, trial := range t.Trials {
 		if trial.Failed != "" {
-			fmt.Fprintf(w, "%12s  %s: %s\n", "failed", name(trial.Settings), trial.Failed)
+			fmt.Fprintf(w, "%12s  %s: %s\n", "failed", trial, trial.Failed)
 			continue
 		}
-		fmt.Fprintf(w, "%6s tok/s  %s (%s–%s)\n", humanize.Comma(int64(trial.Rate.Median)), name(trial.Settings),
+		fmt.Fprintf(w, "%6s tok/s  %s (%s–%s)\n", humanize.Comma(int64(trial.Rate.Median)), trial,
 			humanize.Comma(int64(trial.Rate.Min)), humanize.Comma(int64(trial.Rate.Max)))
 	}
 	if len(t.Best) == 0 {
 		_, err := fmt.Fprintln(w, "\nnothing beat the arguments in effect beyond noise")
 		return err
 	}
-	fmt.Fprintf(w, "\n%.2f× the rate of the arguments in effect, with:\n\n[engine.args]\n", t.Gain)
+	fmt.Fprintf(w, "\n%.2f× the rate of the arguments in effect, with:\n\n", t.Gain)
+	if t.Replicas > 0 {
+		fmt.Fprintf(w, "[engine]\nreplicas = %d\n\n", t.Replicas)
+	}
+	fmt.Fprintln(w, "[engine.args]")
 	for _, name := range slices.Sorted(maps.Keys(t.Best)) {
 		if _, err := fmt.Fprintln(w, settingsText(map[string]any{name: t.Best[name]})); err != nil {
 			return err

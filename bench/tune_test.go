@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,7 +33,7 @@ func TestTune(t *testing.T) {
 	err := tuning.sweep(t.Context(), map[string]any{"graphs": 128}, []Candidate{
 		{"max_num_seqs", []any{256, 512, 1000, 1024}}, {"graphs", []any{128, 512}}, {"late", []any{true}},
 	}, func(_ context.Context, settings map[string]any) Trial {
-		tried = append(tried, name(settings))
+		tried = append(tried, Trial{Settings: settings}.String())
 		r, err := rate(settings)
 		trial := Trial{Settings: settings, Rate: r, Loaded: Loaded{MaxNumSeqs: 1000}}
 		if err != nil {
@@ -69,6 +70,39 @@ max_num_seqs = 256
 `
 	if diff := cmp.Diff(table, got.String()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// Replicas share the batch that was found best, and are told of if they gain.
+func TestTuneReplicas(t *testing.T) {
+	for rate, want := range map[float64]string{
+		150: "\n3.00× the rate of the arguments in effect, with:\n\n[engine]\nreplicas = 2\n\n[engine.args]\na = 1\nmax_num_seqs = 512\n",
+		101: "\n2.00× the rate of the arguments in effect, with:\n\n[engine.args]\na = 1\n",
+	} {
+		tuning := newTuning(small("a"))
+		tuning.Best, tuning.Gain, tuning.batch = map[string]any{"a": 1}, 2, 1024
+		var tried []string
+		err := tuning.replicate(t.Context(), 2, func(_ context.Context, replicas int, settings map[string]any) Trial {
+			trial := Trial{Settings: settings, Replicas: replicas, Rate: Spread{100, 100, 100}}
+			if replicas == 2 {
+				trial.Rate = Spread{rate, rate, rate}
+			}
+			tried = append(tried, trial.String())
+			return trial
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"replicas = 1, a = 1", "replicas = 2, a = 1, max_num_seqs = 512"}, tried); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+		var got bytes.Buffer
+		if err := tuning.WriteTable(&got); err != nil {
+			t.Fatal(err)
+		}
+		if _, lines, _ := strings.Cut(got.String(), "512 ("); !strings.HasSuffix(lines, want) {
+			t.Errorf("got\n%s", got.String())
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ Ways:
 	flags.StringVar(&f.dir, "dir", "", "folder for loads, logs and stoker's state, kept (default: a temporary one)")
 	flags.StringVarP(&f.output, "output", "o", "", "also write JSON to this file; what a former run of the same wrote there is added to")
 	flags.StringArrayVar(&f.set, "set", nil, "an engine argument of this run, NAME=VALUE, told apart in the table")
-	flags.IntVar(&f.replicas, "replicas", 0, "replicas of stoker's engine, told apart in the table (default: as configured)")
+	flags.IntVar(&f.replicas, "replicas", 0, "replicas of stoker's engine, told apart in the table (default: as configured); with --tune: as many beside one (default with one GPU: 2)")
 	flags.StringVar(&f.stacks, "stacks", "", "sample the stacks of the Python processes and write them to this folder")
 	flags.IntVar(&f.inFlight, "in-flight", 1280, "requests in flight at a server")
 	flags.StringVar(&f.against.URL, "against", "", "an OpenAI-compatible server to compare with")
@@ -353,6 +354,9 @@ func (a *app) benchTune(ctx context.Context, o bench.Options, f *benchFlags, rep
 		return &usageError{errors.New("--tune needs engine.kind = \"vllm\"")}
 	}
 	candidates := bench.Candidates(len(report.Machine.GPUs) > 0)
+	if len(report.Machine.GPUs) == 1 && len(f.try) == 0 {
+		o.Replicas = cmp.Or(o.Replicas, 2)
+	}
 	if len(f.try) > 0 {
 		var err error
 		if candidates, err = parseTry(f.try); err != nil {
