@@ -203,6 +203,8 @@ func (r *rig) wantFiles(want ...string) {
 
 func (r *rig) wantEnded(n int) {
 	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.ended) != n {
 		r.t.Fatalf("%d batches have ended, want %d; status %+v", len(r.ended), n, r.publisher.Status())
 	}

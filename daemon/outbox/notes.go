@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"stoker/store"
@@ -69,7 +71,9 @@ func (p *Publisher) writeNote(n Note) error {
 	}
 	note := p.note(n.Queue, n.Name)
 	put := p.o.FS.RenameNew
-	if p.isNoteOf(note, n.ID) {
+	if ours, err := p.isNoteOf(note, n.ID); err != nil {
+		return err
+	} else if ours {
 		put = p.o.FS.Rename
 	}
 	tmp := p.noteTemp(n.Queue, n.ID)
@@ -97,16 +101,26 @@ func (p *Publisher) note(queue string, name store.FileName) string {
 // heading is a note's first line, by which stoker knows it again.
 func heading(id string) string { return "batch:  " + id + "\n" }
 
-// isNoteOf reports whether a file is the note of a batch, and not somebody's file that has its name.
-func (p *Publisher) isNoteOf(path, id string) bool {
+// maxNote is more than a note has.
+const maxNote = 1 << 16
+
+// isNoteOf reports whether a file is the note of a batch, and not somebody's file that has its name. A note is not synced, so
+// that what a power cut leaves of one counts as well: its beginning, or zeros, or nothing.
+func (p *Publisher) isNoteOf(path, id string) (bool, error) {
 	f, err := durable.OpenRegular(p.o.FS, path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, durable.ErrNotRegular) {
+		return false, nil
+	}
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer f.Close()
-	begins := make([]byte, len(heading(id)))
-	_, err = io.ReadFull(f, begins)
-	return err == nil && string(begins) == heading(id)
+	text, err := io.ReadAll(io.LimitReader(f, maxNote))
+	if err != nil {
+		return false, err
+	}
+	left := strings.TrimRight(string(text), "\x00")
+	return strings.HasPrefix(left, heading(id)) || len(text) < maxNote && strings.HasPrefix(heading(id), left), nil
 }
 
 func (n Note) text(now time.Time) string {
@@ -125,22 +139,40 @@ func (n Note) text(now time.Time) string {
 	return s + "as of:  " + now.Format("2006-01-02 15:04:05 -07:00") + "\n"
 }
 
-// removeNote takes a batch's note away, also one that is still to be written or handed over. A note that cannot be removed
-// is no reason to keep a batch from ending.
-func (p *Publisher) removeNote(b *store.Batch) {
+// removeNote takes a batch's note away, also one that is still to be written or handed over. A fault of the share is waited out,
+// or the note would stay for ever; what others did to the folder is no reason to keep a batch from ending.
+func (p *Publisher) removeNote(b *store.Batch) error {
 	p.mu.Lock()
 	p.notes = slices.DeleteFunc(p.notes, func(n Note) bool { return n.ID == b.Meta.ID })
 	if p.o.Notes {
 		p.gone[b.Meta.ID] = true
 	}
 	p.mu.Unlock()
-	paths := []string{p.noteTemp(b.Meta.Queue, b.Meta.ID)}
-	if note := p.note(b.Meta.Queue, b.Meta.Name); p.isNoteOf(note, b.Meta.ID) {
-		paths = append(paths, note)
+	note := p.note(b.Meta.Queue, b.Meta.Name)
+	ours, err := p.isNoteOf(note, b.Meta.ID)
+	if err == nil && ours {
+		err = ignoreMissing(p.o.FS.Remove(note))
 	}
-	for _, path := range paths {
-		if err := p.o.FS.Remove(path); ignoreMissing(err) != nil {
+	for _, err := range []error{err, ignoreMissing(p.o.FS.Remove(p.noteTemp(b.Meta.Queue, b.Meta.ID)))} {
+		if err != nil && !isOthersDoing(err) {
+			return onShare(err)
+		}
+		if err != nil {
 			p.o.Logger.Warn().Err(err).Str("batch", b.Meta.ID).Msg("cannot remove status note")
 		}
 	}
+	return nil
+}
+
+// isOthersDoing tells what somebody did to a folder, which waiting does not end, from faults of the share.
+func isOthersDoing(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EISDIR)
+}
+
+// endNote removes the note of a batch whose publication was complete when a crash came: it may have got one since.
+func (p *Publisher) endNote(b *store.Batch) error {
+	if err := p.removeNote(b); err != nil {
+		return err
+	}
+	return onShare(ignoreMissing(durable.SyncDir(p.o.FS, filepath.Join(p.o.Dir, b.Meta.Queue))))
 }

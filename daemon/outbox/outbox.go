@@ -345,8 +345,8 @@ func (p *Publisher) publish(b *store.Batch) error {
 		if err != nil {
 			return fmt.Errorf("publish batch %s: %w", b.Meta.ID, err)
 		}
-	} else {
-		p.removeNote(b)
+	} else if err := p.endNote(b); err != nil {
+		return fmt.Errorf("publish batch %s: %w", b.Meta.ID, err)
 	}
 	if err := b.End(); err != nil {
 		return err
@@ -396,7 +396,10 @@ func (e *edition) publish() error {
 		return err
 	}
 	faults.Crash("publish.installed")
-	e.p.removeNote(e.b) // before the end, and before the last sync, so that neither a crash nor a power cut leaves it
+	// Before the end, and before the last sync, so that neither a crash nor a power cut leaves it.
+	if err := e.p.removeNote(e.b); err != nil {
+		return err
+	}
 	if err := e.sweep(); err != nil {
 		return err
 	}
