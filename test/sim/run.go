@@ -270,7 +270,7 @@ func (w *World) judge() error {
 
 // export writes the folders to the real disk, for the judge.
 func (w *World) export() (*rig.Home, error) {
-	home := &rig.Home{Dir: filepath.Join(w.dir, "home")}
+	home := &rig.Home{Dir: filepath.Join(w.dir, "home"), Unordered: w.unordered}
 	var err error
 	w.disk.Walk(func(path string, content []byte) {
 		if err == nil {

@@ -45,7 +45,7 @@ const poison = "poison"
 func startWorker(r *rand.Rand, dieEvery int) *worker {
 	w := &worker{
 		rand: rand.New(rand.NewPCG(r.Uint64(), 2)), events: make(chan engine.Event), submit: make(chan []engine.Request), stop: make(chan struct{}), done: make(chan struct{}),
-		capacity: 1 + r.IntN(24), dieEvery: dieEvery,
+		capacity: 1 + r.IntN(12), dieEvery: dieEvery,
 	}
 	w.load()
 	go w.run()

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -26,7 +27,14 @@ type World struct {
 	inputs []rig.Input
 	plan   []event // by time
 	deadly bool    // the worker may die by itself
-	log    zerolog.Logger
+
+	// How this stoker is configured.
+	archive   string
+	ready     inbox.Ready
+	skipEnded bool
+	unordered bool
+
+	log zerolog.Logger
 
 	sched  *Scheduler
 	hints  chan struct{}
@@ -77,6 +85,7 @@ func NewWorld(seed uint64, dir string, log zerolog.Logger) *World {
 		w.disk.putDirs(path)
 	}
 	w.sched = newScheduler(r)
+	w.drawSettings()
 	w.drawInputs()
 	w.drawFaults()
 	slices.SortStableFunc(w.plan, func(a, b event) int { return cmp.Compare(a.at, b.at) })
@@ -91,6 +100,19 @@ func (w *World) within(max time.Duration) time.Duration {
 }
 
 func (w *World) at(t time.Duration, do func()) { w.plan = append(w.plan, event{t, do}) }
+
+// drawSettings draws how stoker is configured.
+func (w *World) drawSettings() {
+	w.archive = archiveDir
+	if w.chance(50) {
+		w.archive = farArchive
+	}
+	if w.chance(25) {
+		w.ready = inbox.ReadySidecar
+	}
+	w.skipEnded = w.chance(25)
+	w.unordered = w.chance(25)
+}
 
 // drawInputs draws what people drop.
 func (w *World) drawInputs() {
@@ -109,49 +131,66 @@ func (w *World) drawInputs() {
 		case w.chance(10) && !w.deadly:
 			in.Lines = append(in.Lines, rig.Line{Raw: `{"custom_id":"p","prompt":"` + poison + `"}`, ID: "p", Code: "engine_crashed"})
 		}
-		if w.chance(30) {
-			in.Copies = 2
+		if w.chance(25) {
+			in.Copies += 1 + w.rand.IntN(3)
 		}
 		w.inputs = append(w.inputs, in)
 		first := w.within(40 * time.Second)
 		w.at(first, func() { w.drop(&in) })
-		if in.Copies == 2 {
+		for range in.Copies - 1 {
 			w.at(first+3*time.Second+w.within(90*time.Second), func() { w.drop(&in) })
 		}
 	}
 }
 
-// drop puts a file into the inbox, at once or in pieces. One that has the name of a file that still lies there waits.
+// drop puts a file into the inbox, at once or in pieces. One that has the name of a file that still lies there, or is still
+// announced, waits.
 func (w *World) drop(in *rig.Input) {
 	path := filepath.Join(inboxDir, in.Name)
-	if w.disk.find(path) != nil {
+	if w.disk.find(path) != nil || slices.ContainsFunc(sidecars(path), func(s string) bool { return w.disk.find(s) != nil }) {
 		w.later(5*time.Second, func() { w.drop(in) })
 		return
 	}
-	content := in.Content()
+	content, upTo := in.Content(), 0
 	if w.chance(50) {
-		w.put(path, content)
-		return
+		upTo = len(content)
+	} else {
+		upTo = w.rand.IntN(len(content))
 	}
-	w.write(path, content, w.rand.IntN(len(content)))
+	w.write(path, content, upTo)
 }
 
-// write puts a file there up to some byte, and goes on later. A pause at the end of a line is shorter than what makes a
-// file count as complete, one within a line shorter than what stoker waits for its newline.
+// sidecars are the names that announce a file as complete.
+func sidecars(path string) []string {
+	return []string{strings.TrimSuffix(path, ".jsonl") + ".done", path + ".done"}
+}
+
+// write puts a file there up to some byte, and goes on later. Where nobody announces files, a pause at the end of a line is
+// shorter than what makes a file count as complete, one within a line shorter than what stoker waits for its newline.
 func (w *World) write(path, content string, upTo int) {
 	w.put(path, content[:upTo])
 	if upTo == len(content) {
+		w.announce(path)
 		return
 	}
 	pause := w.within(settle - 200*time.Millisecond)
-	if upTo > 0 && content[upTo-1] != '\n' {
+	if upTo > 0 && content[upTo-1] != '\n' || w.ready == inbox.ReadySidecar {
 		pause = w.within(tailGrace - time.Second)
 	}
 	next := upTo + 1 + w.rand.IntN(len(content)-upTo)
 	w.later(pause, func() { w.write(path, content, next) })
 }
 
-// put writes a file, wherever it is by now: whoever has it open goes on with it after it was claimed.
+// announce says of a file that it is complete, where stoker waits for that.
+func (w *World) announce(path string) {
+	if w.ready != inbox.ReadySidecar {
+		return
+	}
+	sidecar := sidecars(path)[w.rand.IntN(2)]
+	w.later(w.within(10*time.Second), func() { w.put(sidecar, "") })
+}
+
+// put writes a file.
 func (w *World) put(path, content string) {
 	w.disk.Put(path, content, time.Now().Add(w.skew))
 	w.hint()
@@ -232,6 +271,7 @@ type life struct {
 	store  *store.Store
 	line   *line.Line
 	worker *worker
+	notes  *clerk
 }
 
 // begin starts stoker on what the disk holds.
@@ -239,10 +279,6 @@ func (w *World) begin(fsys *Life) (*life, error) {
 	s, err := store.OpenOn(fsys, w.state())
 	if err != nil {
 		return nil, err
-	}
-	archive := archiveDir
-	if len(w.inputs)%2 == 0 {
-		archive = farArchive
 	}
 	die := 0
 	if w.deadly {
@@ -254,18 +290,19 @@ func (w *World) begin(fsys *Life) (*life, error) {
 		Inbox: inbox.Options{
 			Settings: inbox.Settings{
 				Settle: settle, Rescan: 30 * time.Second, PollEvery: 2 * time.Second, TailGrace: tailGrace, MaxLine: maxLine,
-				Defaults: func(string) map[string]any { return nil },
+				Ready: w.ready, SkipEnded: w.skipEnded, Defaults: func(string) map[string]any { return nil },
 			},
-			FS: fsys, Dir: inboxDir, Archive: archive, Watch: func() inbox.Watcher { return eyes{w} }, Logger: w.log,
+			FS: fsys, Dir: inboxDir, Archive: w.archive, Watch: func() inbox.Watcher { return eyes{w} }, Logger: w.log,
 		},
 		Outbox: outbox.Options{
-			Settings: outbox.Settings{InputOrder: true, Mode: 0o664, Group: -1, Notes: true}, FS: fsys, Dir: outboxDir, Logger: w.log,
+			Settings: outbox.Settings{InputOrder: !w.unordered, Mode: 0o664, Group: -1, Notes: true}, FS: fsys, Dir: outboxDir, Logger: w.log,
 		},
 	})
 	if err := l.line.Start(); err != nil {
 		l.worker.end()
 		return nil, errors.Join(err, s.Close())
 	}
+	l.notes = startClerk(s, l.line.Outbox)
 	return l, nil
 }
 
@@ -273,5 +310,7 @@ func (w *World) begin(fsys *Life) (*life, error) {
 func (l *life) end() error {
 	abort := make(chan struct{})
 	close(abort)
-	return errors.Join(l.line.Stop(0, abort, l.worker.end), l.store.Close())
+	err := l.line.Stop(0, abort, l.worker.end)
+	l.notes.end()
+	return errors.Join(err, l.store.Close())
 }
