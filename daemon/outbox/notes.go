@@ -139,15 +139,9 @@ func (n Note) text(now time.Time) string {
 	return s + "as of:  " + now.Format("2006-01-02 15:04:05 -07:00") + "\n"
 }
 
-// removeNote takes a batch's note away, also one that is still to be written or handed over. A fault of the share is waited out,
-// or the note would stay for ever; what others did to the folder is no reason to keep a batch from ending.
+// removeNote takes a batch's note away. A fault of the share is waited out, or the note would stay for ever; what others did to
+// the folder is no reason to keep a batch from ending.
 func (p *Publisher) removeNote(b *store.Batch) error {
-	p.mu.Lock()
-	p.notes = slices.DeleteFunc(p.notes, func(n Note) bool { return n.ID == b.Meta.ID })
-	if p.o.Notes {
-		p.gone[b.Meta.ID] = true
-	}
-	p.mu.Unlock()
 	note := p.note(b.Meta.Queue, b.Meta.Name)
 	ours, err := p.isNoteOf(note, b.Meta.ID)
 	if err == nil && ours {
@@ -175,4 +169,12 @@ func (p *Publisher) endNote(b *store.Batch) error {
 		return err
 	}
 	return onShare(ignoreMissing(durable.SyncDir(p.o.FS, filepath.Join(p.o.Dir, b.Meta.Queue))))
+}
+
+// dropNotes forgets the notes of a batch that has ended, also those still to be handed over. p.mu is held.
+func (p *Publisher) dropNotes(id string) {
+	p.notes = slices.DeleteFunc(p.notes, func(n Note) bool { return n.ID == id })
+	if p.settings.Notes {
+		p.gone[id] = true
+	}
 }

@@ -117,3 +117,34 @@ func TestNoteOfPublishedIsGone(t *testing.T) {
 		}
 	})
 }
+
+// However often notes are handed over while the outbox hangs in a batch's last steps, none is written after its end.
+func TestNoNoteAfterTheEnd(t *testing.T) {
+	bubble(t, func(r *rig) {
+		b := r.complete("", "x.jsonl", three...)
+		share := faultfs.New(durable.Local{})
+		hang, hung := make(chan struct{}), store.TempPrefix+b.Meta.ID+".output.jsonl.tmp"
+		share.Set(func(op faultfs.Op, path string) error {
+			if _, err := os.Lstat(r.path("x.batch.json")); err == nil && op == faultfs.Remove && path == r.path(hung) {
+				<-hang
+			}
+			return nil
+		})
+		r.o.FS = share
+		r.run()
+		r.publisher.SetNotes([]Note{noteOf(b)})
+		r.pass(0)
+		r.finish(b)
+		for range 3 {
+			r.publisher.SetNotes([]Note{noteOf(b)})
+			r.pass(NotesEvery)
+		}
+		r.wantEnded(0)
+		close(hang)
+		r.pass(0)
+		r.wantEnded(1)
+		r.publisher.SetNotes([]Note{noteOf(b)}) // gathered before the end
+		r.pass(0)
+		r.wantFiles(results...)
+	})
+}

@@ -441,6 +441,7 @@ func (p *Publisher) leave(b *store.Batch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.installed, b)
+	p.dropNotes(b.Meta.ID)
 	p.round = slices.DeleteFunc(p.round, func(other *store.Batch) bool { return other == b })
 }
 
