@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -190,9 +191,24 @@ func (in *Inbox) isWatched(path string, f *file) (bool, error) {
 	return st.Mode().IsRegular() && fingerprintOf(st).equal(f.print), nil
 }
 
-// sync makes a claim's rename durable.
+// sync makes a claim's rename durable, and removes what announced the file.
 func (in *Inbox) sync(c *claim) error {
-	if c.synced || faults.Planted("claim-not-synced") {
+	if c.synced {
+		return nil
+	}
+	if err := in.syncFolders(c); err != nil {
+		return err
+	}
+	faults.Crash("claim.synced")
+	if err := in.removeSidecars(c.key()); err != nil && !in.isReplaced(c.queue) {
+		return err
+	}
+	c.synced = true
+	return nil
+}
+
+func (in *Inbox) syncFolders(c *claim) error {
+	if faults.Planted("claim-not-synced") {
 		return nil
 	}
 	if err := durable.SyncDir(in.o.FS, filepath.Join(in.processing(), c.id)); err != nil {
@@ -201,9 +217,6 @@ func (in *Inbox) sync(c *claim) error {
 	if err := durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, c.queue)); err != nil && !in.isReplaced(c.queue) {
 		return err
 	}
-	c.synced = true
-	faults.Crash("claim.synced")
-	in.removeSidecars(c.key())
 	return nil
 }
 
@@ -214,28 +227,30 @@ func (in *Inbox) isReplaced(queue string) bool {
 	return errors.Is(err, fs.ErrNotExist) || err == nil && !st.IsDir()
 }
 
-func (in *Inbox) removeSidecars(k fileKey) {
+// removeSidecars removes what announced a claimed file, for good, before its admission: it would announce the next file of this
+// name before that is complete. A fault of the share is waited out.
+func (in *Inbox) removeSidecars(k fileKey) error {
 	if in.o.Ready != ReadySidecar {
-		return
+		return nil
 	}
 	if _, err := in.o.FS.Lstat(in.path(k)); err == nil {
-		return // it announces another file of this name by now
+		return nil // it announces another file of this name by now
 	}
 	removed := false
 	for _, path := range in.sidecars(k) {
-		err := in.o.FS.Remove(path)
-		if ignoreMissing(err) != nil {
+		switch err := in.o.FS.Remove(path); {
+		case err == nil:
+			removed = true
+		case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EISDIR): // people's to mend
 			in.o.Logger.Warn().Err(err).Msg("remove sidecar")
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
 		}
-		removed = removed || err == nil
 	}
 	if !removed {
-		return
+		return nil
 	}
-	// A power cut must not bring it back: it would announce the next file of this name before that is complete.
-	if err := durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, k.queue)); err != nil {
-		in.o.Logger.Warn().Err(err).Msg("remove sidecar")
-	}
+	return durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, k.queue))
 }
 
 // admission is what admitting a claim came to.

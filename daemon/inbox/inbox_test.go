@@ -212,6 +212,40 @@ func TestReadyModes(t *testing.T) {
 	}
 }
 
+// A share that fails just while a sidecar is removed is waited for: it would announce the next file of this name.
+func TestSidecarOutlivesNoFault(t *testing.T) {
+	for _, op := range []faultfs.Op{faultfs.Remove, faultfs.SyncDir} {
+		bubble(t, func(r *rig) {
+			r.o.Ready = ReadySidecar
+			gone := func() bool {
+				_, err := os.Lstat(r.path("x.done"))
+				return err != nil
+			}
+			var failed, durably atomic.Bool
+			disk := faultfs.New(durable.Local{})
+			disk.Set(func(o faultfs.Op, path string) error {
+				hit := o == op && (path == r.path("x.done") || path == r.path() && gone())
+				if hit && failed.CompareAndSwap(false, true) {
+					return unix.EIO
+				}
+				if o == faultfs.SyncDir && path == r.path() {
+					durably.Store(gone())
+				}
+				return nil
+			})
+			r.o.FS = disk
+			r.write("x.jsonl", line)
+			r.write("x.done", "")
+			r.run()
+			r.pass(time.Minute)
+			r.want("x.jsonl")
+			if !failed.Load() || !durably.Load() {
+				t.Errorf("%s: failed: %t, and the sidecar is gone for good: %t", op, failed.Load(), durably.Load())
+			}
+		})
+	}
+}
+
 // A file that another one replaced since it was looked at is looked at anew, and nothing is lost.
 func TestReplacedBeforeClaim(t *testing.T) {
 	bubble(t, func(r *rig) {
