@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,6 +98,12 @@ func (w *World) drive(stop func(idle bool) bool) (alive bool) {
 
 // happen does what is due of the plan, and reports whether there was anything.
 func (w *World) happen() bool {
+	if i := slices.IndexFunc(w.strikes, func(s strike) bool { return s.step <= w.Steps }); i >= 0 {
+		do := w.strikes[i].do
+		w.strikes = slices.Delete(w.strikes, i, i+1)
+		w.sched.Look(do)
+		return true
+	}
 	if len(w.plan) == 0 || time.Since(w.began) < w.plan[0].at {
 		return false
 	}

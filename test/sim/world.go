@@ -21,12 +21,13 @@ import (
 
 // World is one machine with one stoker, its users, and all that goes wrong, drawn from one seed.
 type World struct {
-	rand   *rand.Rand
-	dir    string // real: bbolt's file needs one
-	disk   *Disk
-	inputs []rig.Input
-	plan   []event // by time
-	deadly bool    // the worker may die by itself
+	rand    *rand.Rand
+	dir     string // real: bbolt's file needs one
+	disk    *Disk
+	inputs  []rig.Input
+	plan    []event // by time
+	strikes []strike
+	deadly  bool // the worker may die by itself
 
 	// How this stoker is configured.
 	archive   string
@@ -58,6 +59,12 @@ type World struct {
 type event struct {
 	at time.Duration // since the world began
 	do func()
+}
+
+// strike is something that happens between two steps.
+type strike struct {
+	step int
+	do   func()
 }
 
 const (
@@ -100,6 +107,9 @@ func (w *World) within(max time.Duration) time.Duration {
 }
 
 func (w *World) at(t time.Duration, do func()) { w.plan = append(w.plan, event{t, do}) }
+
+// atStep has something happen before the step of that number.
+func (w *World) atStep(step int, do func()) { w.strikes = append(w.strikes, strike{step, do}) }
 
 // drawSettings draws how stoker is configured.
 func (w *World) drawSettings() {
@@ -215,7 +225,7 @@ func (w *World) hint() {
 
 // drawFaults draws windows in which something is wrong with a filesystem.
 func (w *World) drawFaults() {
-	for range w.rand.IntN(4) {
+	for range w.rand.IntN(5) {
 		w.drawFault(w.disk.mounts[w.rand.IntN(len(w.disk.mounts))])
 	}
 	for range w.rand.IntN(3) {
@@ -224,36 +234,52 @@ func (w *World) drawFaults() {
 	}
 }
 
+// drawFault draws a window that begins at some time, or between any two steps, and lasts for some time, or a few steps.
 func (w *World) drawFault(m *mount) {
-	begin := w.within(2 * time.Minute)
-	end := begin + w.within(3*time.Minute)
-	local := m.root == w.state()
 	kinds := []string{"ENOSPC", "EIO", "EROFS"}
-	if !local {
+	if m.root != w.state() {
 		kinds = append(kinds, "ENOTCONN", "hung")
 	}
-	kind := kinds[w.rand.IntN(len(kinds))]
-	w.at(begin, func() {
-		w.Faults++
-		if local && w.unsure.IsZero() {
-			w.unsure = time.Now()
+	kind, length := kinds[w.rand.IntN(len(kinds))], w.within(3*time.Minute)
+	brief := w.chance(25) && kind != "hung"
+	begin := func() {
+		w.breakDown(m, kind, length)
+		if brief {
+			w.atStep(w.Steps+1+w.rand.IntN(8), func() { w.mend(m) })
+		} else {
+			w.later(length, func() { w.mend(m) })
 		}
-		switch kind {
-		case "ENOSPC":
-			m.faults.limit = m.dir.size() + w.rand.Int64N(4096) + 1
-		case "EIO":
-			m.faults.broken = true
-		case "EROFS":
-			m.faults.readOnly = true
-		case "ENOTCONN":
-			m.faults.gone = true
-		case "hung":
-			m.faults.hungTill = w.began.Add(end)
-		}
-	})
-	w.at(end, func() { m.faults = faults{} })
-	if local {
-		w.at(end+unsynced, func() { w.unsure = time.Time{} })
+	}
+	if w.chance(50) {
+		w.at(w.within(2*time.Minute), begin)
+	} else {
+		w.atStep(w.rand.IntN(1200), begin)
+	}
+}
+
+func (w *World) breakDown(m *mount, kind string, length time.Duration) {
+	w.Faults++
+	if m.root == w.state() && w.unsure.IsZero() {
+		w.unsure = time.Now()
+	}
+	switch kind {
+	case "ENOSPC":
+		m.faults.limit = m.dir.size() + w.rand.Int64N(4096) + 1
+	case "EIO":
+		m.faults.broken = true
+	case "EROFS":
+		m.faults.readOnly = true
+	case "ENOTCONN":
+		m.faults.gone = true
+	case "hung":
+		m.faults.hungTill = time.Now().Add(length)
+	}
+}
+
+func (w *World) mend(m *mount) {
+	m.faults = faults{}
+	if m.root == w.state() {
+		w.later(unsynced, func() { w.unsure = time.Time{} })
 	}
 }
 
