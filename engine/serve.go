@@ -260,6 +260,9 @@ func (s *Supervisor) checkClocks(p *process) error {
 		if d := now.Sub(last); d > s.o.LoadStall {
 			return fmt.Errorf("loading stalled: no sign of progress for %s (engine.load_stall)", d.Round(time.Second))
 		}
+		if now.Sub(s.state.PhaseSince) > s.o.LoadStall && now.Sub(s.state.Since) > s.o.LoadStall {
+			s.endTurn() // it prints something, but others need not wait for what may never come
+		}
 		return nil
 	}
 	if d := now.Sub(last); len(s.inFlight) > 0 && d > s.o.Hang {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 )
 
 // replicaDir is where replicas but the first keep their log and the record of their processes, in LogDir; a number follows.
@@ -18,10 +19,11 @@ func Start(o Options, n int) (Replica, error) {
 	if n <= 1 {
 		return NewSupervisor(o), nil
 	}
-	o.turns = &turns{}
+	o.turns = newTurns(n)
 	all := make([]Options, n)
 	for i := range all {
 		all[i] = o.replica(i + 1)
+		all[i].cleared = sync.OnceFunc(o.turns.cleared)
 		if err := os.MkdirAll(all[i].LogDir, 0o700); err != nil {
 			return nil, fmt.Errorf("make folder of replica %d: %w", i+1, err)
 		}

@@ -24,6 +24,7 @@ type Options struct {
 	LogDir   string    // worker.log goes there
 	former   []Options // replicas that are no more, whose workers must be gone before this one's starts
 	turns    *turns    // to load, of all replicas; nil if there is one
+	cleared  func()    // tells them that this one's former workers are gone
 	Cgroup   *Cgroup
 	// Prepare finds out how to start the worker of a replica, anew for each start. A *PermanentError stops the supervisor.
 	Prepare   func(ctx context.Context, replica int) (Launch, error)
@@ -234,7 +235,9 @@ func (s *Supervisor) clear() error {
 	if n > 0 {
 		s.o.Logger.Warn().Int("processes", n).Msg("killed what a former worker left behind")
 	}
-	s.alone = err == nil
+	if s.alone = err == nil; s.alone && s.o.cleared != nil {
+		s.o.cleared()
+	}
 	return err
 }
 
@@ -268,7 +271,11 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 
 // awaitTurn waits, until stoker stops, for a replica that loads on the same GPUs.
 func (s *Supervisor) awaitTurn(gpus string) {
-	for gpus != "" && s.o.turns != nil && s.ctx.Err() == nil {
+	if gpus == "" || s.o.turns == nil {
+		return
+	}
+	s.meanwhile(func() { s.o.turns.awaitClear(s.ctx) })
+	for s.ctx.Err() == nil {
 		mine, before := s.o.turns.take(gpus, s.o.Replica)
 		if mine != nil {
 			s.life.turn = mine

@@ -5,14 +5,37 @@ import (
 	"sync"
 )
 
-// turns let replicas that share GPUs load one after another. vLLM asks for its share of the memory to be free when it begins,
-// and takes what others allocate or free while it loads for its own doing.
+// turns let replicas that share GPUs load one after another, once nothing of their former workers lives. vLLM asks for its share
+// of the memory to be free when it begins, and takes what others allocate or free while it loads for its own doing.
 type turns struct {
-	mu   sync.Mutex
-	last map[string]*turn // by the GPUs that are shared
+	mu      sync.Mutex
+	last    map[string]*turn // by the GPUs that are shared
+	unclear int              // replicas whose former workers may live
+	clear   chan struct{}    // closed when there are none
 }
 
-// turn is a replica's time to load. It ends with the worker being ready or gone.
+func newTurns(replicas int) *turns {
+	return &turns{last: map[string]*turn{}, unclear: replicas, clear: make(chan struct{})}
+}
+
+// cleared takes down that the former workers of one more replica are gone.
+func (t *turns) cleared() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.unclear--; t.unclear == 0 {
+		close(t.clear)
+	}
+}
+
+// awaitClear returns when they all are, or ctx is over.
+func (t *turns) awaitClear(ctx context.Context) {
+	select {
+	case <-t.clear:
+	case <-ctx.Done():
+	}
+}
+
+// turn is a replica's time to load. It ends with the worker being ready or gone, or not getting any further.
 type turn struct {
 	replica int
 	over    chan struct{}
@@ -28,9 +51,6 @@ func (t *turns) take(gpus string, replica int) (mine, before *turn) {
 	}
 	over := make(chan struct{})
 	mine = &turn{replica: replica, over: over, end: sync.OnceFunc(func() { close(over) })}
-	if t.last == nil {
-		t.last = map[string]*turn{}
-	}
 	t.last[gpus] = mine
 	return mine, nil
 }

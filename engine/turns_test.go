@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -171,7 +172,8 @@ echo '{"type":"fatal","cause":"gpu_memory","message":"No available memory for th
 	for gpus, want := range map[string]string{"": "lower it", "0": "lower it; " + sharedHint} {
 		launch.SharedGPUs = gpus
 		o := options(t, launch)
-		o.turns = &turns{}
+		o.turns, o.cleared = newTurns(1), nil
+		o.turns.cleared()
 		if st := waitFor(t, supervise(t, o), BackOff); st.Hint != want {
 			t.Errorf("with GPUs %q shared the hint is %q, want %q", gpus, st.Hint, want)
 		}
@@ -231,4 +233,54 @@ func TestStopWhileWaiting(t *testing.T) {
 			end(r)
 		})
 	}
+}
+
+// None loads while former workers of another replica may still have the memory.
+func TestNoTurnBesideFormerWorkers(t *testing.T) {
+	l := echo(nil)
+	l.SharedGPUs = "0"
+	o := options(t, l)
+	o.turns = newTurns(2)
+	o.cleared = sync.OnceFunc(o.turns.cleared)
+	own := make(chan struct{})
+	prepare := o.Prepare
+	o.Prepare = func(ctx context.Context, replica int) (Launch, error) {
+		close(own)
+		return prepare(ctx, replica)
+	}
+	s := supervise(t, o)
+	<-own // after its own sweep
+	for range 50 {
+		time.Sleep(time.Millisecond)
+		if st := s.Status(); st.State != Starting || st.PID != 0 {
+			t.Fatalf("it loads: %+v", st)
+		}
+	}
+	o.turns.cleared()
+	waitFor(t, s, Ready)
+}
+
+// One that prints something for ever, and gets no further, does not keep the others from loading.
+func TestTurnOfOneThatGetsNoFurther(t *testing.T) {
+	stuck := script(t, `echo "$hello" >&4; while :; do echo 'No available shared memory broadcast block found in 60 seconds'; sleep 0.05; done`)
+	healthy := script(t, `echo "$hello" >&4; echo "$ready" >&4; serve`)
+	stuck.SharedGPUs, healthy.SharedGPUs = "0", "0"
+	o := options(t, Launch{})
+	o.LoadStall = 300 * time.Millisecond
+	first := make(chan struct{})
+	var once sync.Once
+	o.Prepare = func(_ context.Context, replica int) (Launch, error) {
+		if replica == 1 {
+			once.Do(func() { close(first) })
+			return stuck, nil
+		}
+		<-first
+		return healthy, nil
+	}
+	r, err := Start(o, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Kill()
+	ready(t, r)
 }

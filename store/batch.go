@@ -30,7 +30,7 @@ type Batch struct {
 	names       []FileName // of all publish frames that were seen
 	engines     []Engine   // what answered, as far as the journal was read or the record knows
 	parser      batchfile.Parser
-	begun       int64    // when the first request was handed out, Unix milliseconds
+	begun       int64    // when the first request was handed out, or failed without the engine, Unix milliseconds
 	cursor      uint32   // the next request to take
 	former      window   // requests that a former life handed out: those without a record run again
 	noted       uint32   // the journal knows that all below this were handed out
@@ -148,7 +148,6 @@ func (b *Batch) Next() (seq uint32, ok bool) {
 	if b.cursor >= b.Meta.Requests || b.cursor-b.progress.done.low >= WindowSize {
 		return 0, false
 	}
-	b.begin()
 	seq = b.cursor
 	b.cursor++
 	return seq, true
@@ -204,6 +203,7 @@ func (b *Batch) Rest() (rest []uint32) {
 // HandOut notes that a request is given to the engine, for the first time in this life, and reports whether a former life gave
 // it to one, too: then it counts as run again. Those of damaged results were counted when they were found.
 func (b *Batch) HandOut(seq uint32) (again bool) {
+	b.begin()
 	_, counted := slices.BinarySearch(b.progress.redo, seq)
 	if again = b.former.has(seq) && !counted; again {
 		b.progress.Redone++
@@ -256,6 +256,7 @@ func (b *Batch) Append(f Frame) (fresh bool, err error) {
 		if fresh, err = b.progress.count(f); err != nil || !fresh {
 			return fresh, err
 		}
+		b.begin()
 	}
 	if err := b.enter(f); err != nil {
 		return false, err

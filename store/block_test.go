@@ -11,12 +11,13 @@ import (
 // countedFile counts the bytes that are read of it.
 type countedFile struct {
 	source
-	bytes int
+	bytes, reads int
 }
 
 func (f *countedFile) ReadAt(b []byte, at int64) (int, error) {
 	n, err := f.source.ReadAt(b, at)
 	f.bytes += n
+	f.reads++
 	return n, err
 }
 
@@ -53,5 +54,29 @@ func TestBlockReads(t *testing.T) {
 		if counted.bytes > most+blockSize {
 			t.Errorf("%s: read %d bytes of a file of %d", name, counted.bytes, len(text))
 		}
+	}
+}
+
+// One jump does not make what follows in order dear.
+func TestBlockReadsAfterAJump(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	must(t, os.WriteFile(path, make([]byte, 8<<20), 0o600))
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	counted := &countedFile{source: f}
+	var b block
+	read := func(from, to int64) {
+		for i := from; i < to; i++ {
+			_, err := b.read(counted, i*rowSize, rowSize)
+			must(t, err)
+		}
+	}
+	read(0, 1000)
+	read(200000, 200001)
+	counted.reads = 0
+	read(1000, 40000)
+	if counted.reads > 20 {
+		t.Errorf("the file was read %d times", counted.reads)
 	}
 }

@@ -145,21 +145,30 @@ type block struct {
 	used  int    // reads that it answered since it was loaded
 	alone int    // bytes to be read without loading another one
 	one   []byte // what was last read so
+	end   int64  // where the last read ended
+	inRow int    // reads that each began where the one before ended
 }
 
 const (
 	blockSize  = 1 << 20
-	worthwhile = 8 // reads that a block should answer, at least
+	worthwhile = 8 // reads that a block should answer, at least; as many in a row promise that
 )
 
 // read returns length bytes of f at offset, valid until the next read.
 func (b *block) read(f source, offset int64, length int) ([]byte, error) {
+	if b.inRow++; offset != b.end {
+		b.inRow = 0
+	}
+	b.end = offset + int64(length)
 	if offset >= b.at && offset-b.at <= int64(len(b.buf)-length) {
 		b.used++
 		start := offset - b.at
 		return b.buf[start : start+int64(length)], nil
 	}
-	if len(b.buf) > 0 && b.used < worthwhile {
+	switch {
+	case b.inRow >= worthwhile:
+		b.alone = 0
+	case len(b.buf) > 0 && b.used < worthwhile:
 		b.used, b.alone = worthwhile, blockSize // then another one is tried, which doubles what is read at most
 	}
 	if b.alone > 0 {

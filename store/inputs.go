@@ -20,6 +20,9 @@ func refuseDuplicate(tx *bbolt.Tx, m *Meta, ended bool) error {
 	of := tx.Bucket(bucketActive).Get(key)
 	if of == nil && ended {
 		of = tx.Bucket(bucketInputs).Get(key)
+		if _, err := getRecord(tx, string(of)); err != nil {
+			of = nil // one that cannot be read is no reason: the index made anew would not know it
+		}
 	}
 	if of == nil {
 		return nil

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"stoker/daemon/api"
 	"stoker/daemon/client"
@@ -35,21 +36,37 @@ func (a *app) reach(ctx context.Context) (*client.Client, *config.Loaded, error)
 	return asked, loaded, err
 }
 
+// elsewhereTimeout is how long a daemon that may not be the right one has for its answer.
+const elsewhereTimeout = 2 * time.Second
+
 // lookElsewhere looks for the daemon that reads the file where the state says and at the usual places: its socket may be
-// another one than the file names by now.
+// another one than the file names by now. The one that the state names must also have that state: it may have been killed, and
+// its socket be another's.
 func (a *app) lookElsewhere(ctx context.Context, loaded *config.Loaded) (*client.Client, *api.Status) {
 	if a.root != "" {
 		return nil, nil // which has a socket of its own, whatever a file says
 	}
-	sockets := config.UsualSockets()
-	if recorded := api.Recorded(loaded.Paths.State); recorded != "" {
-		sockets = append([]string{recorded}, sockets...)
-	}
-	for _, socket := range sockets {
-		c := client.New(socket)
-		if status, err := c.Status(ctx); err == nil && reads(status, loaded.File) {
+	if socket := api.Recorded(loaded.Paths.State); socket != "" {
+		c, status := ask(ctx, socket, loaded.File)
+		if status != nil && status.Settings.State == loaded.Paths.State {
 			return c, status
 		}
+	}
+	for _, socket := range config.UsualSockets() {
+		if c, status := ask(ctx, socket, loaded.File); status != nil {
+			return c, status
+		}
+	}
+	return nil, nil
+}
+
+// ask returns the daemon at a socket if it reads the file.
+func ask(ctx context.Context, socket, file string) (*client.Client, *api.Status) {
+	ctx, cancel := context.WithTimeout(ctx, elsewhereTimeout)
+	defer cancel()
+	c := client.New(socket)
+	if status, err := c.Status(ctx); err == nil && reads(status, file) {
+		return c, status
 	}
 	return nil, nil
 }

@@ -11,7 +11,7 @@ import (
 
 // recordFile is where the state folder has the socket of the daemon that runs, whose configuration may name another one by
 // now. One that a daemon left when it was killed leads nowhere.
-const recordFile = "socket"
+const recordFile = "listens-on"
 
 // Record notes in a state folder which socket its daemon listens on.
 func Record(state, socket string) error {

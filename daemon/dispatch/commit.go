@@ -1,6 +1,10 @@
 package dispatch
 
-import "stoker/store"
+import (
+	"slices"
+
+	"stoker/store"
+)
 
 // commitResult is what a commit in the background came to.
 type commitResult struct {
@@ -18,6 +22,7 @@ func (d *Dispatcher) commit() error {
 	}
 	result, err := d.gather()
 	if err != nil || len(result.runs) == 0 {
+		d.due = d.due && slices.ContainsFunc(d.runs, func(r *run) bool { return r.dirty }) // as on a full disk
 		return err
 	}
 	if d.due {

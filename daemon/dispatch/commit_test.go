@@ -55,3 +55,18 @@ func TestCompleteBatchesDoNotWaitForOthers(t *testing.T) {
 		}
 	})
 }
+
+// A tick that finds nothing new does not make the next complete batch wait for the others.
+func TestIdleTickIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		long, short := r.admit("long", prompts("long", 9)...), r.admit("short", prompts("short", 1)...)
+		r.ready(20)
+		r.tick()
+		r.tick()
+		r.answer(append(r.holding("long")[:3], r.holding("short")...)...)
+		if n := r.checkpointed(long); n != 0 || !r.isFinished(short) {
+			t.Errorf("%d records of the long batch are checkpointed, the short one is finished: %v", n, r.isFinished(short))
+		}
+	})
+}

@@ -256,3 +256,17 @@ func TestDefaultMaxTokens(t *testing.T) {
 		}
 	}
 }
+
+// A batch whose requests were sorted has not begun before one is handed out.
+func TestSortedBatchHasNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.admit("a", bounded(1, 2)...)
+		b := r.admit("b", bounded(1, 2)...)
+		r.ready(1)
+		r.tick()
+		if rec, err := r.store.Get(b); err != nil || rec.State != store.Validating {
+			t.Errorf("the second batch is %s though nothing of it was handed out: %v", rec.State, err)
+		}
+	})
+}
