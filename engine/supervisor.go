@@ -274,7 +274,7 @@ func (s *Supervisor) awaitTurn(gpus string) {
 	if gpus == "" || s.o.turns == nil {
 		return
 	}
-	s.meanwhile(func() { s.o.turns.awaitClear(s.ctx) })
+	s.meanwhile(func() { await(s.ctx, s.o.turns.clear) })
 	for s.ctx.Err() == nil {
 		mine, before := s.o.turns.take(gpus, s.o.Replica)
 		if mine != nil {
@@ -284,7 +284,7 @@ func (s *Supervisor) awaitTurn(gpus string) {
 		}
 		s.state.Phase, s.state.Detail, s.state.PhaseSince = WaitPhase, fmt.Sprintf("for replica %d to load", before.replica), time.Now()
 		s.o.Logger.Info().Int("loading", before.replica).Str("gpus", gpus).Msg("waits for another replica to load")
-		s.meanwhile(func() { before.wait(s.ctx) })
+		s.meanwhile(func() { await(s.ctx, before.over.Done()) })
 	}
 }
 

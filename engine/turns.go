@@ -27,10 +27,10 @@ func (t *turns) cleared() {
 	}
 }
 
-// awaitClear returns when they all are, or ctx is over.
-func (t *turns) awaitClear(ctx context.Context) {
+// await returns when done is closed, or ctx is over.
+func await(ctx context.Context, done <-chan struct{}) {
 	select {
-	case <-t.clear:
+	case <-done:
 	case <-ctx.Done():
 	}
 }
@@ -38,36 +38,19 @@ func (t *turns) awaitClear(ctx context.Context) {
 // turn is a replica's time to load. It ends with the worker being ready or gone, or not getting any further.
 type turn struct {
 	replica int
-	over    chan struct{}
-	end     func()
+	over    context.Context
+	end     context.CancelFunc
 }
 
 // take begins a replica's turn, unless another's is not over: then it returns that one.
 func (t *turns) take(gpus string, replica int) (mine, before *turn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if last := t.last[gpus]; last != nil && !last.isOver() {
+	if last := t.last[gpus]; last != nil && last.over.Err() == nil {
 		return nil, last
 	}
-	over := make(chan struct{})
-	mine = &turn{replica: replica, over: over, end: sync.OnceFunc(func() { close(over) })}
+	mine = &turn{replica: replica}
+	mine.over, mine.end = context.WithCancel(context.Background())
 	t.last[gpus] = mine
 	return mine, nil
-}
-
-func (t *turn) isOver() bool {
-	select {
-	case <-t.over:
-		return true
-	default:
-		return false
-	}
-}
-
-// wait returns when the turn is over, or ctx is.
-func (t *turn) wait(ctx context.Context) {
-	select {
-	case <-t.over:
-	case <-ctx.Done():
-	}
 }
