@@ -150,14 +150,32 @@ func (s *site) onShare(c call) bool {
 	return slices.ContainsFunc([]string{"inbox", "outbox", "archive"}, func(dir string) bool { return strings.Contains(c.args, s.home.Path(dir)) })
 }
 
-// isSync reports whether a call promises what the store builds on. The engine's own notes are none of that.
-func (s *site) isSync(c call) bool {
-	return (c.name == "fsync" || c.name == "fdatasync") && s.inState(c) && !strings.Contains(c.args, "worker.group")
+// finalSync returns the first failed sync that promised what the store builds on, -1 if there was none.
+func (s *site) finalSync(all []call) int {
+	ofNote := false // the file written last that gets a name in STATE itself, whose folder is synced next
+	for i, c := range all {
+		if c.name != "fsync" && c.name != "fdatasync" || !s.inState(c) {
+			continue
+		}
+		if strings.Contains(c.args, s.home.Path(".state")+"/.") {
+			ofNote = isNote(c)
+		}
+		if c.injected && !isNote(c) && !(ofNote && strings.Contains(c.args, s.home.Path(".state")+">")) {
+			return i
+		}
+	}
+	return -1
+}
+
+// isNote reports whether a call is about what stoker only notes down in STATE: how to find the worker's processes and the
+// socket, and how long starts took.
+func isNote(c call) bool {
+	return slices.ContainsFunc([]string{"worker.group", "starts.json", "listens-on"}, func(name string) bool { return strings.Contains(c.args, name) })
 }
 
 // answered judges what stoker did about the faults: one of the state's syncs is final, one of a share is waited out.
 func (s *site) answered(all []call, left bool, code int, log string) error {
-	failed := slices.IndexFunc(all, func(c call) bool { return c.injected && s.isSync(c) })
+	failed := s.finalSync(all)
 	switch {
 	case left && code <= 0:
 		return fmt.Errorf("it must say why and leave with an exit code above 0, not %d\n%s", code, log)
@@ -199,4 +217,25 @@ func (l *faultLedger) report(t *testing.T, took time.Duration) {
 		Suite: "injected errors", Count: total, Lost: l.tally.Lost, Doubled: l.tally.Doubled, Redone: int(l.redone),
 		Note: strings.Join(kinds, ", "), Seconds: int(took.Seconds()),
 	})
+}
+
+func TestFinalSync(t *testing.T) {
+	s := &site{home: &rig.Home{}}
+	for name, c := range map[string]struct {
+		want  int
+		calls []call
+	}{
+		"a journal's":                  {0, []call{{name: "fdatasync", args: "(9<.state/batches/b/journal>", injected: true}}},
+		"one that did not fail":        {-1, []call{{name: "fdatasync", args: "(9<.state/batches/b/journal>"}}},
+		"a share's":                    {-1, []call{{name: "fsync", args: "(9<outbox>", injected: true}}},
+		"a note's":                     {-1, []call{{name: "fsync", args: "(9<.state/.worker.group.tmp>", injected: true}}},
+		"of the folder, for a note":    {-1, []call{{name: "fsync", args: "(9<.state/.worker.group.tmp>"}, {name: "fsync", args: "(9<.state>", injected: true}}},
+		"of the folder, for the id":    {1, []call{{name: "fsync", args: "(9<.state/.instance.tmp>"}, {name: "fsync", args: "(9<.state>", injected: true}}},
+		"of the folder, after a note":  {2, []call{{name: "fsync", args: "(9<.state/.starts.json.tmp>"}, {name: "fsync", args: "(9<.state/.instance.tmp>"}, {name: "fsync", args: "(9<.state>", injected: true}}},
+		"of the batches, after a note": {1, []call{{name: "fsync", args: "(9<.state/.worker.group.tmp>"}, {name: "fsync", args: "(9<.state/batches>", injected: true}}},
+	} {
+		if got := s.finalSync(c.calls); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
+	}
 }
