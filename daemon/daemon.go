@@ -231,12 +231,10 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 		d.tellUp()
 		return errors.Join(err, d.store.Close())
 	}
-	notes := time.NewTicker(outbox.NotesEvery)
-	defer notes.Stop()
 	watched, unwatch := context.WithCancel(ctx)
 	defer d.tellSystemd(watched)()
 
-	err := d.wait(ctx, notes.C)
+	err := d.wait(ctx)
 	unwatch()
 	limit := time.Duration(d.config.Load().Run.Drain)
 	if err != nil {
@@ -306,9 +304,11 @@ func (d *Daemon) start(ctx context.Context) error {
 	return nil
 }
 
-func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
+func (d *Daemon) wait(ctx context.Context) error {
 	look := time.NewTicker(troublesEvery)
 	defer look.Stop()
+	notes, noter := time.NewTicker(firstNote), newNoter()
+	defer notes.Stop()
 	var troubles []share.Trouble
 	for {
 		d.pulses.daemon.Beat()
@@ -323,8 +323,8 @@ func (d *Daemon) wait(ctx context.Context, notes <-chan time.Time) error {
 		case err := <-d.line.Failed():
 			d.o.Logger.Error().Err(err).Msg("the state cannot be written; stopping")
 			return err
-		case <-notes:
-			d.writeNotes()
+		case now := <-notes.C:
+			d.writeNotes(noter, now)
 		}
 	}
 }

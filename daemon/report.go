@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"stoker/daemon/api"
 	"stoker/daemon/dispatch"
-	"stoker/daemon/outbox"
 	"stoker/engine"
 	"stoker/store"
 )
@@ -165,33 +163,4 @@ func (d *Daemon) Ready() error {
 		return errors.New(in.Problem)
 	}
 	return nil
-}
-
-// writeNotes hands the outbox what NAME.status.txt is to say of each batch that waits or runs.
-func (d *Daemon) writeNotes() {
-	records, err := d.store.List()
-	if err != nil {
-		d.o.Logger.Error().Err(err).Msg("list batches for status notes")
-		return
-	}
-	running := map[string]dispatch.Running{}
-	for _, r := range d.line.Dispatch.Snapshot().Running {
-		running[r.ID] = r
-	}
-	var notes []outbox.Note
-	for _, r := range records {
-		if r.State.Ended() {
-			continue
-		}
-		now := running[r.ID]
-		n := outbox.Note{
-			Queue: r.Queue, Name: r.Name, ID: r.ID, State: r.State, Reason: now.Reason, Done: now.Completed + now.Failed,
-			Failed: now.Failed, Total: r.Requests, ETA: time.Duration(now.ETASeconds) * time.Second,
-		}
-		if n.Reason == "" {
-			n.Reason = d.waitReason(r.State)
-		}
-		notes = append(notes, n)
-	}
-	d.line.Outbox.SetNotes(notes)
 }

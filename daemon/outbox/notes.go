@@ -31,7 +31,7 @@ type Note struct {
 // NotesEvery is how often NAME.status.txt is replaced at most.
 const NotesEvery = 30 * time.Second
 
-// SetNotes hands over what the notes are to say; they are written by the goroutine of Run, because the share may hang.
+// SetNotes hands over what some notes are to say; they are written by the goroutine of Run, because the share may hang.
 // Each call must come after the one before, with what is true at its start or later.
 func (p *Publisher) SetNotes(notes []Note) {
 	p.mu.Lock()
@@ -39,10 +39,16 @@ func (p *Publisher) SetNotes(notes []Note) {
 		p.mu.Unlock()
 		return
 	}
-	p.notes = slices.DeleteFunc(slices.Clone(notes), func(n Note) bool { return p.gone[n.ID] })
+	for _, n := range notes {
+		if !p.gone[n.ID] {
+			p.notes = append(slices.DeleteFunc(p.notes, func(old Note) bool { return old.ID == n.ID }), n)
+		}
+	}
 	clear(p.gone)
 	p.mu.Unlock()
-	p.signal()
+	if len(notes) > 0 {
+		p.signal()
+	}
 }
 
 func (p *Publisher) writeNotes() {
