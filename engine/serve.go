@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -189,13 +188,16 @@ func (s *Supervisor) ready(m *message) {
 	s.state.Reason, s.state.Hint, s.state.LogTail, s.state.RetryAt, s.state.Shortage = "", "", nil, time.Time{}, nil
 	s.state.Model, s.state.MaxModelLen, s.state.MaxNumSeqs = m.Model, m.MaxModelLen, m.MaxNumSeqs
 	s.state.KVTokens, s.state.LoadSeconds = m.KVTokens, m.LoadSeconds
-	s.state.Capacity = s.o.InFlight
-	if s.state.Capacity == 0 {
-		s.state.Capacity = max(1, int(math.Ceil(1.25*float64(m.MaxNumSeqs))))
-	}
+	s.life.places = newPlaces(m.MaxNumSeqs, s.o.InFlight)
 	s.o.Logger.Info().Str("model", m.Model).Str("version", s.state.Version).Int("max_num_seqs", m.MaxNumSeqs).
 		Float64("load_seconds", m.LoadSeconds).Dict("phase_seconds", s.endPhases()).Msg("engine is ready")
-	s.pending = append(s.pending, Capacity{InFlight: s.state.Capacity, Model: m.Model, Version: s.state.Version})
+	s.tellCapacity()
+}
+
+// tellCapacity reports how many requests the worker is to hold from now on.
+func (s *Supervisor) tellCapacity() {
+	s.state.Capacity = s.life.places.now
+	s.pending = append(s.pending, Capacity{InFlight: s.state.Capacity, Model: s.state.Model, Version: s.state.Version})
 }
 
 // startKind is what the worker's start can be compared with.
@@ -237,6 +239,12 @@ func (s *Supervisor) takeStats(m *message) {
 	l.stats, l.statsAt = *m, l.heard
 	s.state.Running, s.state.Waiting, s.state.KVCache = m.Running, m.Waiting, m.KVCache
 	s.state.PromptTokens, s.state.OutputTokens = m.PromptTokens, m.GenerationTokens
+	if s.state.State != Ready {
+		return
+	}
+	if l.places.follow(m.Running, m.Waiting, m.KVCache); l.places.now != s.state.Capacity {
+		s.tellCapacity()
+	}
 }
 
 // excuse forgives a worker the time in which nobody listened to it: stoker, or the whole machine, stood still, and what

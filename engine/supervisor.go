@@ -28,7 +28,7 @@ type Options struct {
 	Cgroup   *Cgroup
 	// Prepare finds out how to start the worker of a replica, anew for each start. A *PermanentError stops the supervisor.
 	Prepare   func(ctx context.Context, replica int) (Launch, error)
-	InFlight  int           // requests to hold; 0: 1.25 x the engine's batch size
+	InFlight  int           // requests to hold; 0: as the engine's batch size and KV cache have room for
 	LoadStall time.Duration // longest silence while loading
 	Hang      time.Duration // longest time without a sign of work while requests are in flight
 	Logger    zerolog.Logger
@@ -79,6 +79,7 @@ type life struct {
 	sent       map[string]bool // ids of defaults that the worker knows
 	greeted    bool            // it said hello
 	fed        bool            // it was given requests
+	places     places          // for requests in it
 	fatal      *message        // why it is about to exit
 	heard      time.Time       // last message of any kind
 	progressed time.Time       // last sign of work

@@ -66,7 +66,7 @@ type Engine struct {
 	MaxModelLen          int               `toml:"max_model_len"`          // tokens; 0: the model's own
 	GPUMemoryUtilization float64           `toml:"gpu_memory_utilization"` // of all replicas on a GPU together, 0 < u <= 1; 0: vLLM's default, and 0.9 for several
 	Replicas             Replicas          `toml:"replicas"`               // workers, each with the model, spread over the GPUs; default 1
-	InFlight             int               `toml:"in_flight"`              // of each replica; 0: 1.25 x the engine's batch size
+	InFlight             int               `toml:"in_flight"`              // of each replica; 0: 1.25 x the engine's batch size, fewer while its KV cache is full
 	LoadStall            Duration          `toml:"load_stall"`             // longest silence while loading, default 10m
 	Hang                 Duration          `toml:"hang"`                   // longest time without a token while requests are in flight, default 5m
 	Args                 map[string]any    `toml:"args"`                   // vLLM engine arguments by their Python names; of echo: delay, load_delay, fail_every, crash_on, hang_on
