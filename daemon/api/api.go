@@ -163,10 +163,7 @@ type Daemon interface {
 }
 
 // Server answers on a Unix socket.
-type Server struct {
-	http *http.Server
-	path string
-}
+type Server struct{ http *http.Server }
 
 // ErrorBody is what an error looks like.
 type ErrorBody struct {
@@ -189,7 +186,7 @@ func Listen(path string, d Daemon) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	s := &Server{http: &http.Server{Handler: routes(d), ReadHeaderTimeout: 10 * time.Second}, path: path}
+	s := &Server{&http.Server{Handler: routes(d), ReadHeaderTimeout: 10 * time.Second}}
 	go s.http.Serve(l)
 	return s, nil
 }

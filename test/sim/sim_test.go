@@ -72,8 +72,8 @@ func simulate(t *testing.T, seed uint64, dir string, log zerolog.Logger) (w *Wor
 
 // total is what all worlds came to.
 type total struct {
-	worlds, steps, kills, cuts, restarts, deaths, faults, failed int
-	redone                                                       int64
+	worlds, steps, kills, cuts, restarts, deaths, faults int
+	redone                                               int64
 }
 
 func (s *total) add(w *World) {

@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -120,15 +119,6 @@ func (s *share) ask(o op) fuse.Status {
 	return fuse.ToStatus(rule(o))
 }
 
-// changes reports whether an operation is one that a read-only filesystem refuses.
-func (o op) changes() bool {
-	switch o {
-	case "lookup", "getattr", "open", "read", "readdir", "fsync", "flush":
-		return false
-	}
-	return true
-}
-
 func failing(err error, ops ...op) func(op) error {
 	return func(o op) error {
 		for _, other := range ops {
@@ -138,13 +128,6 @@ func failing(err error, ops ...op) func(op) error {
 		}
 		return nil
 	}
-}
-
-func readOnly(o op) error {
-	if o.changes() {
-		return syscall.EROFS
-	}
-	return nil
 }
 
 func (s *share) Lookup(c <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
