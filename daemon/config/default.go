@@ -2,52 +2,34 @@ package config
 
 import "time"
 
-// What holds where the configuration is silent.
-const (
-	DefaultInbox   = "/srv/stoker/inbox"
-	DefaultOutbox  = "/srv/stoker/outbox"
-	DefaultArchive = "/srv/stoker/archive"
-	DefaultState   = "/var/lib/stoker"
-
-	DefaultDrain     = 60 * time.Second
-	DefaultRescan    = 30 * time.Second
-	DefaultPoll      = 2 * time.Second
-	DefaultTailGrace = 60 * time.Second
-	DefaultMaxLine   = 16 << 20 // bytes
-	DefaultMode      = 0o664
-	DefaultLoadStall = 10 * time.Minute
-	DefaultHang      = 5 * time.Minute
-	DefaultLogLevel  = "info"
-)
-
 // Default returns a new configuration with every default in place. Its maps are nil.
 func Default() Config {
 	return Config{
 		Paths: Paths{
-			Inbox:   DefaultInbox,
-			Outbox:  DefaultOutbox,
-			Archive: DefaultArchive,
-			State:   DefaultState,
+			Inbox:   "/srv/stoker/inbox",
+			Outbox:  "/srv/stoker/outbox",
+			Archive: "/srv/stoker/archive",
+			State:   "/var/lib/stoker",
 		},
-		Run: Run{Drain: Duration(DefaultDrain)},
+		Run: Run{Drain: Duration(60 * time.Second)},
 		Inbox: Inbox{
 			Watch:      WatchAuto,
 			Settle:     AutoDuration{Auto: true},
-			Rescan:     Duration(DefaultRescan),
-			Poll:       Duration(DefaultPoll),
-			TailGrace:  Duration(DefaultTailGrace),
+			Rescan:     Duration(30 * time.Second),
+			Poll:       Duration(2 * time.Second),
+			TailGrace:  Duration(60 * time.Second),
 			Ready:      ReadySettle,
-			MaxLine:    DefaultMaxLine,
+			MaxLine:    16 << 20,
 			Duplicates: DuplicatesRun,
 		},
-		Outbox: Outbox{Order: OrderInput, Mode: DefaultMode, Notes: true},
+		Outbox: Outbox{Order: OrderInput, Mode: 0o664, Notes: true},
 		Engine: Engine{
 			Kind:        KindVLLM,
 			ServedNames: []string{"*"},
 			Replicas:    1,
-			LoadStall:   Duration(DefaultLoadStall),
-			Hang:        Duration(DefaultHang),
+			LoadStall:   Duration(10 * time.Minute),
+			Hang:        Duration(5 * time.Minute),
 		},
-		Log: Log{Level: DefaultLogLevel, Format: LogAuto},
+		Log: Log{Level: "info", Format: LogAuto},
 	}
 }

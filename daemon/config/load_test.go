@@ -314,9 +314,9 @@ func checkErrors(t *testing.T, err error, variable string) {
 func TestSalvageKeepsWhatIsRight(t *testing.T) {
 	for document, want := range map[string]Config{
 		"[api]\nsocket = \"/a.sock\"\n[inbox]\nready = \"never\"\nmax_line = \"1KiB\"\n":                {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadySettle, MaxLine: 1024}},
-		"[engine\nmodel = \"x\n[api]\nsocket = \"/a.sock\"\n[api]\n[inbox]\nready = \"rename\"\n":       {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadyRename, MaxLine: DefaultMaxLine}},
-		"[inbox]\nready = \"rename\"\n[api]\nsocket = '''/a.sock\n":                                     {Inbox: Inbox{Ready: ReadyRename, MaxLine: DefaultMaxLine}},
-		"\x00\n[api]\nsocket = \"/a.sock\"\nsocket = \"/b.sock\"\n[paths]\nstate = \"/b\"\ninbox = 3\n": {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadySettle, MaxLine: DefaultMaxLine}},
+		"[engine\nmodel = \"x\n[api]\nsocket = \"/a.sock\"\n[api]\n[inbox]\nready = \"rename\"\n":       {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadyRename, MaxLine: 16 << 20}},
+		"[inbox]\nready = \"rename\"\n[api]\nsocket = '''/a.sock\n":                                     {Inbox: Inbox{Ready: ReadyRename, MaxLine: 16 << 20}},
+		"\x00\n[api]\nsocket = \"/a.sock\"\nsocket = \"/b.sock\"\n[paths]\nstate = \"/b\"\ninbox = 3\n": {API: API{Socket: "/a.sock"}, Inbox: Inbox{Ready: ReadySettle, MaxLine: 16 << 20}},
 	} {
 		l, err := load("/etc/stoker/config.toml", []byte(document), Options{}, nil)
 		if l == nil || !errors.Is(err, ErrInvalid) {
@@ -327,7 +327,7 @@ func TestSalvageKeepsWhatIsRight(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", document, diff)
 		}
-		if l.Paths.Inbox != DefaultInbox {
+		if l.Paths.Inbox != Default().Paths.Inbox {
 			t.Errorf("%q: inbox %s", document, l.Paths.Inbox)
 		}
 	}

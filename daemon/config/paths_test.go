@@ -34,7 +34,7 @@ socket = "sock"
 		{loaded.Paths.Inbox, dir + "/inbox"},
 		{loaded.Paths.Outbox, "/home/ada/outbox"},
 		{loaded.Paths.Archive, cwd + "/archive"},
-		{loaded.Paths.State, DefaultState},
+		{loaded.Paths.State, "/var/lib/stoker"},
 		{loaded.Engine.Model, dir + "/etc/models/gemma"},
 		{loaded.Engine.Python, dir + "/etc/venv"},
 		{loaded.Engine.HFTokenFile, dir + "/etc/token"},
