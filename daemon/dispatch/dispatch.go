@@ -114,7 +114,7 @@ type run struct {
 	turn     uint64       // when it was last served
 	dirty    bool         // has records that no commit covers
 	ended    bool         // Next has no more requests
-	damage   error        // why its lines cannot be read
+	leftOut  bool         // its lines cannot be read
 	meter    meter
 
 	maxTokens int64    // of answers to lines that do not bound them, 0: unbounded
@@ -175,7 +175,7 @@ func (d *Dispatcher) Reopen(b *store.Batch) {
 // LeaveOut takes down that a batch cannot be read when it is to be published.
 func (d *Dispatcher) LeaveOut(id string, err error) {
 	select {
-	case d.calls <- func() { d.unreadableBatch(id, err) }:
+	case d.calls <- func() { d.leaveOut(id, err) }:
 	case <-d.done:
 	}
 }
@@ -337,7 +337,7 @@ func (d *Dispatcher) open(id string) error {
 		return fault
 	}
 	if err != nil {
-		d.unreadableBatch(id, err)
+		d.leaveOut(id, err)
 		return nil
 	}
 	log := d.o.Logger.Info().Str("batch", id).Str("name", b.Meta.Name.String()).Uint32("requests", b.Meta.Requests)
@@ -358,7 +358,7 @@ func (d *Dispatcher) recover(id string) (*store.Batch, error) {
 // passes reports whether an error tells of a want that others end, not of a damaged batch.
 func passes(err error) bool { return durable.IsFull(err) || store.IsScarce(err) }
 
-func (d *Dispatcher) unreadableBatch(id string, err error) {
+func (d *Dispatcher) leaveOut(id string, err error) {
 	d.o.Logger.Error().Err(err).Str("batch", id).Msg("batch cannot be read; leaving it out")
 	d.unreadable = append(d.unreadable, Unreadable{ID: id, Reason: err.Error()})
 }

@@ -78,7 +78,7 @@ func portion(ready []*run, free int) (k, n int) {
 func (d *Dispatcher) ready() []*run {
 	var ready []*run
 	for _, r := range d.runs {
-		if !r.ended && r.damage == nil && r.batch.Meta.Refused == nil && !r.foreignModel(d.capacity.Model) {
+		if !r.ended && !r.leftOut && r.batch.Meta.Refused == nil && !r.foreignModel(d.capacity.Model) {
 			ready = append(ready, r)
 		}
 	}
@@ -134,18 +134,18 @@ func (d *Dispatcher) nextFlight(r *run) (*flight, bool, error) {
 		return nil, true, d.recordFailure(r, seq, &bad.Ref, batchfile.Failure{Code: bad.Code, Message: bad.Message})
 	}
 	if err != nil {
-		d.setAside(r, err)
+		d.leaveOutRun(r, err)
 		return nil, false, nil
 	}
 	r.dirty = r.batch.HandOut(seq) || r.dirty
 	return newFlight(r, seq, req), true, nil
 }
 
-// setAside leaves out a batch whose lines cannot be read: it costs itself. What the engine holds of it is recorded, and
+// leaveOutRun leaves out a batch whose lines cannot be read: it costs itself. What the engine holds of it is recorded, and
 // the next start tries again.
-func (d *Dispatcher) setAside(r *run, err error) {
-	r.damage = err
-	d.unreadableBatch(r.id, err)
+func (d *Dispatcher) leaveOutRun(r *run, err error) {
+	r.leftOut = true
+	d.leaveOut(r.id, err)
 }
 
 // newFlight copies what the request aliases: the snapshot's buffer is overwritten by the next line.
@@ -197,13 +197,13 @@ func (d *Dispatcher) land(key engine.Key) *flight {
 func (d *Dispatcher) refuseAll() error {
 	for _, r := range d.runs {
 		refused := r.batch.Meta.Refused
-		if refused == nil || r.ended || r.damage != nil {
+		if refused == nil || r.ended || r.leftOut {
 			continue
 		}
 		for range maxRound {
 			d.o.Pulse.Beat()
 			seq, ok := r.batch.Next()
-			if !ok || r.damage != nil {
+			if !ok || r.leftOut {
 				r.ended = true
 				break
 			}
@@ -224,7 +224,7 @@ func (d *Dispatcher) refuse(r *run, seq uint32, refused *store.Refusal) error {
 	if errors.As(err, &bad) {
 		ref, failure.Code, failure.Message = bad.Ref, bad.Code, bad.Message
 	} else if err != nil {
-		d.setAside(r, err)
+		d.leaveOutRun(r, err)
 		return nil
 	}
 	return d.recordFailure(r, seq, &ref, failure)

@@ -77,7 +77,7 @@ func (d *Dispatcher) describe(r *run) Running {
 		v.ETASeconds = float64(m.Requests-p.Records()) / v.Rate
 	}
 	switch {
-	case r.damage != nil:
+	case r.leftOut:
 		v.Reason = "damaged"
 	case r.foreignModel(d.capacity.Model):
 		v.Reason = "model_changed"
