@@ -366,7 +366,7 @@ func (d *Dispatcher) leaveOut(id string, err error) {
 func (d *Dispatcher) add(b *store.Batch) error {
 	r := &run{batch: b, id: b.Meta.ID}
 	if len(b.Meta.Defaults) > 0 {
-		r.defaults, r.maxTokens = newDefaults(b.Meta), defaultMaxTokens(b.Meta)
+		r.defaults, r.maxTokens = newDefaults(b.Meta), batchfile.AnswerLimit(b.Meta.Defaults)
 	}
 	r.meter.start(b.Progress().Records())
 	r.dirty = true // so that even a batch without requests passes through a commit

@@ -4,10 +4,6 @@ import (
 	"cmp"
 	"math"
 	"slices"
-
-	"github.com/go-json-experiment/json"
-
-	"stoker/store"
 )
 
 // The last requests of each batch go longest answer first: one that began last would keep the engine waiting for it alone. As
@@ -89,17 +85,4 @@ func (r *run) next() (seq uint32, ok bool) {
 	}
 	seq, r.rest = r.rest[0], r.rest[1:]
 	return seq, true
-}
-
-// defaultMaxTokens is how long answers may get to lines that do not say, 0 if nobody says.
-func defaultMaxTokens(m *store.Meta) int64 {
-	var limits struct {
-		Completion int64 `json:"max_completion_tokens"`
-		Output     int64 `json:"max_output_tokens"`
-		Tokens     int64 `json:"max_tokens"`
-	}
-	if err := json.Unmarshal(m.Defaults, &limits); err != nil {
-		return 0 // defaults of another kind, or none: it is about the order only
-	}
-	return cmp.Or(limits.Completion, limits.Output, limits.Tokens)
 }

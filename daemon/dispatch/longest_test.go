@@ -13,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"stoker/engine"
 	"stoker/store"
 	"stoker/test/faultfs"
@@ -245,16 +243,6 @@ func TestNoStraggler(t *testing.T) {
 			t.Errorf("takes %d steps, at least %d; in input order %d", now, least, before)
 		}
 	})
-}
-
-func TestDefaultMaxTokens(t *testing.T) {
-	for defaults, want := range map[string]int64{
-		``: 0, `{}`: 0, `{"max_tokens":7}`: 7, `{"max_tokens":7,"max_completion_tokens":9}`: 9, `{"temperature":0.5}`: 0, `{"max_output_tokens":8}`: 8,
-	} {
-		if got := defaultMaxTokens(&store.Meta{Defaults: jsontext.Value(defaults)}); got != want {
-			t.Errorf("%s bounds answers by %d, want %d", defaults, got, want)
-		}
-	}
 }
 
 // A batch whose requests were sorted has not begun before one is handed out.

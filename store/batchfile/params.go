@@ -97,6 +97,17 @@ func (p *params) has(all ...member) bool {
 	return true
 }
 
+// AnswerLimit is how long the parameters in an object let an answer get, in tokens; 0 if they do not say.
+func AnswerLimit(object []byte) int64 {
+	var p Parser
+	var said params
+	p.in.reset(object)
+	if _, err := p.in.object(func(name []byte) error { return p.store(said.slot(name)) }); err != nil {
+		return 0
+	}
+	return said.answerLimit()
+}
+
 // answerLimit is how long an answer may get, in tokens: the newest of the names that APIs have given it counts, as in vLLM. 0
 // stands for no limit, and for one that the engine will refuse.
 func (p *params) answerLimit() int64 {

@@ -98,6 +98,17 @@ func TestMaxTokens(t *testing.T) {
 	}
 }
 
+func TestAnswerLimit(t *testing.T) {
+	for object, want := range map[string]int64{
+		``: 0, `{}`: 0, `{"max_tokens":7}`: 7, `{"max_tokens":7,"max_completion_tokens":9}`: 9, `{"temperature":0.5}`: 0, `{"max_output_tokens":8}`: 8,
+		`{"max_tokens":"7"}`: 0, `[7]`: 0, `{"max_tokens":7`: 0,
+	} {
+		if got := AnswerLimit([]byte(object)); got != want {
+			t.Errorf("%s bounds answers by %d, want %d", object, got, want)
+		}
+	}
+}
+
 func TestParseInvalid(t *testing.T) {
 	unread := func(form Form) Ref { return Ref{Line: testLine, Form: form} }
 	tests := []struct {
