@@ -13,6 +13,7 @@ import (
 	"stoker/daemon/api"
 	"stoker/daemon/config"
 	"stoker/store"
+	"stoker/store/batchfile/check"
 )
 
 // states are those of a batch, in the order in which it passes them.
@@ -52,7 +53,7 @@ func (a *app) writeList(list *api.Batches) error {
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tSTATE\tDONE\tFAILED\tREQUESTS\tQUEUE\tNAME\tCREATED")
 	for _, b := range list.Batches {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", b.ID, b.State, b.Completed, b.Failed, b.Requests, printable(b.Queue), printable(b.Name), localTime(b.CreatedAt))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", b.ID, b.State, b.Completed, b.Failed, b.Requests, check.Printable(b.Queue), check.Printable(b.Name), localTime(b.CreatedAt))
 	}
 	return w.Flush()
 }
@@ -94,17 +95,17 @@ func (a *app) writeBatch(b *api.Batch, loaded *config.Loaded) error {
 	row("id", "%s", b.ID)
 	row("state", "%s", b.State)
 	if b.Reason != "" {
-		row("reason", "%s", printable(b.Reason))
+		row("reason", "%s", check.Printable(b.Reason))
 	}
 	if b.Refused != nil {
-		row("refused", "%s: %s", b.Refused.Code, printable(b.Refused.Message))
+		row("refused", "%s: %s", b.Refused.Code, check.Printable(b.Refused.Message))
 	}
-	row("input", "%s, %s, sha256 %s", printable(b.InputName), humanize.IBytes(uint64(b.InputBytes)), b.InputSHA256)
+	row("input", "%s, %s, sha256 %s", check.Printable(b.InputName), humanize.IBytes(uint64(b.InputBytes)), b.InputSHA256)
 	if b.Changed {
 		row("note", "%s", changedNote)
 	}
 	if b.Queue != "" {
-		row("queue", "%s", printable(b.Queue))
+		row("queue", "%s", check.Printable(b.Queue))
 	}
 	row("requests", "%d: %d completed, %d failed, %d run again after a crash", b.Requests, b.Completed, b.Failed, b.Redone)
 	row("tokens", "%d in, %d out", b.PromptTokens, b.CompletionTokens)
@@ -121,7 +122,7 @@ func (a *app) writeBatch(b *api.Batch, loaded *config.Loaded) error {
 	}
 	if b.State.Ended() {
 		for _, path := range resultPaths(loaded.Paths.Outbox, b) {
-			row("results", "%s", printable(path))
+			row("results", "%s", check.Printable(path))
 		}
 	}
 	return w.Flush()

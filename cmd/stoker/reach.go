@@ -9,6 +9,7 @@ import (
 	"stoker/daemon/client"
 	"stoker/daemon/config"
 	"stoker/packaging/service"
+	"stoker/store/batchfile/check"
 )
 
 // reach finds the daemon, and the configuration that is in effect: what the daemon works with, where one answers. Then it
@@ -98,7 +99,7 @@ func (a *app) warnOf(wrong error) {
 			more = fmt.Sprintf(", and %d more", len(all)-1)
 		}
 	}
-	fmt.Fprintf(a.stderr, "stoker: warning: the configuration is wrong: %s%s; this is what the running daemon works with\n", printable(text), more)
+	fmt.Fprintf(a.stderr, "stoker: warning: the configuration is wrong: %s%s; this is what the running daemon works with\n", check.Printable(text), more)
 }
 
 // noteHidden says that a configuration is not the system's, where both are there and neither was named: its daemon is another.

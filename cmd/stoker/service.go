@@ -15,6 +15,7 @@ import (
 	"stoker/engine/pyenv"
 	"stoker/packaging"
 	"stoker/packaging/service"
+	"stoker/store/batchfile/check"
 )
 
 // serviceFlags are common to the commands of `stoker service`.
@@ -288,7 +289,7 @@ func (a *app) writeService(s *service.Status) {
 	}
 	fmt.Fprintln(a.stdout)
 	if s.Text != "" && s.Running() {
-		fmt.Fprintf(a.stdout, "says     %s\n", printable(s.Text))
+		fmt.Fprintf(a.stdout, "says     %s\n", check.Printable(s.Text))
 	}
 	fmt.Fprintf(a.stdout, "unit     %s\n", s.Unit)
 }

@@ -12,6 +12,7 @@ import (
 	"stoker/daemon/config"
 	"stoker/engine"
 	"stoker/store"
+	"stoker/store/batchfile/check"
 	"stoker/store/durable"
 )
 
@@ -165,12 +166,12 @@ func (a *app) resolve(ctx context.Context, src source, arg string) (string, erro
 	switch {
 	case len(byName) > 0:
 		newest := byName[len(byName)-1]
-		fmt.Fprintf(a.stderr, "stoker: %s is batch %s, the newest of %d\n", printable(arg), newest, len(byName))
+		fmt.Fprintf(a.stderr, "stoker: %s is batch %s, the newest of %d\n", check.Printable(arg), newest, len(byName))
 		return newest, nil
 	case len(byPrefix) == 1:
 		return byPrefix[0], nil
 	case len(byPrefix) > 1:
-		return "", &exitError{code: exitFailure, err: fmt.Errorf("%s is the beginning of %d batch ids", printable(arg), len(byPrefix)), hint: fmt.Sprintf("give more of it; '%s' shows them", a.commandLine("list"))}
+		return "", &exitError{code: exitFailure, err: fmt.Errorf("%s is the beginning of %d batch ids", check.Printable(arg), len(byPrefix)), hint: fmt.Sprintf("give more of it; '%s' shows them", a.commandLine("list"))}
 	}
-	return "", &exitError{code: exitFailure, err: fmt.Errorf("no batch %s", printable(arg)), hint: fmt.Sprintf("'%s' shows all", a.commandLine("list"))}
+	return "", &exitError{code: exitFailure, err: fmt.Errorf("no batch %s", check.Printable(arg)), hint: fmt.Sprintf("'%s' shows all", a.commandLine("list"))}
 }

@@ -7,6 +7,7 @@ import (
 
 	"stoker/daemon/api"
 	"stoker/store"
+	"stoker/store/batchfile/check"
 )
 
 func newStateCommand(a *app) *cobra.Command {
@@ -61,13 +62,13 @@ func (a *app) writeRebuilt(r *store.Rebuilt) {
 		fmt.Fprintf(a.stdout, "wrong     %s\n", r.Reason)
 	}
 	if !r.Rebuilt {
-		fmt.Fprintf(a.stdout, "nothing is wrong with %s; --force makes it anew all the same\n", printable(r.Database))
+		fmt.Fprintf(a.stdout, "nothing is wrong with %s; --force makes it anew all the same\n", check.Printable(r.Database))
 		return
 	}
 	if r.Aside != "" {
-		fmt.Fprintf(a.stdout, "old       %s\n", printable(r.Aside))
+		fmt.Fprintf(a.stdout, "old       %s\n", check.Printable(r.Aside))
 	}
-	fmt.Fprintf(a.stdout, "new       %s\n", printable(r.Database))
+	fmt.Fprintf(a.stdout, "new       %s\n", check.Printable(r.Database))
 	if !r.Adopted {
 		fmt.Fprintf(a.stdout, "instance  %s, a new one: nothing told the old one, whose claims are left alone\n", r.Instance)
 	}
@@ -77,7 +78,7 @@ func (a *app) writeRebuilt(r *store.Rebuilt) {
 		if s.Kept {
 			what = "kept"
 		}
-		fmt.Fprintf(a.stdout, "%-9s %s: %s\n", what, printable(s.Folder), s.Reason)
+		fmt.Fprintf(a.stdout, "%-9s %s: %s\n", what, check.Printable(s.Folder), s.Reason)
 		if s.Kept {
 			fmt.Fprintln(a.stdout, "          what the old database says of it is in the new one; results that are only in its folder cannot be published")
 		}

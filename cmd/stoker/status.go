@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -20,6 +18,7 @@ import (
 	"stoker/daemon/inbox"
 	"stoker/engine"
 	"stoker/store"
+	"stoker/store/batchfile/check"
 )
 
 func newStatusCommand(a *app) *cobra.Command {
@@ -108,7 +107,7 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 		fmt.Fprintf(w, "damaged  %s; 'stoker verify' says what can be done\n", b.Reason)
 	}
 	for _, f := range s.Storage {
-		fmt.Fprintf(w, "storage  %s\n", printable(storageText(&f)))
+		fmt.Fprintf(w, "storage  %s\n", check.Printable(storageText(&f)))
 		if hint := letIn(&f, s.PID); hint != "" {
 			fmt.Fprintf(w, "         hint: %s\n", hint)
 		}
@@ -120,7 +119,7 @@ func writeStatus(w io.Writer, s *api.Status, loaded *config.Loaded) {
 		writeWaiting(w, "waiting", s.Inbox.Waiting)
 		writeWaiting(w, "ignored", s.Inbox.Ignored)
 		for _, f := range s.Inbox.Foreign {
-			fmt.Fprintf(w, "foreign  stoker %s holds %d claimed files here\n", printable(f.Instance), f.Claims)
+			fmt.Fprintf(w, "foreign  stoker %s holds %d claimed files here\n", check.Printable(f.Instance), f.Claims)
 		}
 	}
 }
@@ -131,10 +130,10 @@ func writeReload(w io.Writer, r *api.Reload) {
 		return
 	}
 	for _, reason := range r.Refused {
-		fmt.Fprintf(w, "config   refused at %s, everything is as before: %s\n", localTime(r.At), printable(reason))
+		fmt.Fprintf(w, "config   refused at %s, everything is as before: %s\n", localTime(r.At), check.Printable(reason))
 	}
 	if len(r.Waiting) > 0 {
-		fmt.Fprintf(w, "config   takes effect at the next start: %s\n", printable(strings.Join(r.Waiting, ", ")))
+		fmt.Fprintf(w, "config   takes effect at the next start: %s\n", check.Printable(strings.Join(r.Waiting, ", ")))
 	}
 }
 
@@ -172,9 +171,9 @@ func writeReplica(w io.Writer, name string, e *engine.Status) {
 		if e.Shortage != nil {
 			what = "waits for memory, tries again"
 		}
-		tell("%s in %s: %s", what, max(0, time.Until(e.RetryAt)).Round(time.Second), printable(e.Reason))
+		tell("%s in %s: %s", what, max(0, time.Until(e.RetryAt)).Round(time.Second), check.Printable(e.Reason))
 	case engine.Failed:
-		tell("down for good: %s", printable(e.Reason))
+		tell("down for good: %s", check.Printable(e.Reason))
 	default:
 		tell("%s", cmp.Or(waitText(e), string(e.State)))
 	}
@@ -243,7 +242,7 @@ func inboxState(s *inbox.Status) string {
 	case s == nil:
 		return ""
 	case s.Problem != "":
-		return ", cannot be read: " + printable(s.Problem)
+		return ", cannot be read: " + check.Printable(s.Problem)
 	case s.Watching:
 		return ", watched"
 	}
@@ -287,7 +286,7 @@ func writeRunning(w io.Writer, s *dispatch.Snapshot) {
 
 func runningText(r *dispatch.Running) string {
 	done := r.Completed + r.Failed
-	text := fmt.Sprintf("%s %s %s of %s", printable(r.Name), bar(done, r.Requests), humanize.Comma(int64(done)), humanize.Comma(int64(r.Requests)))
+	text := fmt.Sprintf("%s %s %s of %s", check.Printable(r.Name), bar(done, r.Requests), humanize.Comma(int64(done)), humanize.Comma(int64(r.Requests)))
 	if r.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", r.Failed)
 	}
@@ -298,7 +297,7 @@ func runningText(r *dispatch.Running) string {
 		text += ", ready in " + (time.Duration(r.ETASeconds) * time.Second).String()
 	}
 	if r.Reason != "" {
-		text += ", waits: " + printable(r.Reason)
+		text += ", waits: " + check.Printable(r.Reason)
 	}
 	return text
 }
@@ -323,7 +322,7 @@ func writeWaiting(w io.Writer, title string, files []inbox.Waiting) {
 		if f.Queue != "" {
 			path = f.Queue + "/" + path
 		}
-		fmt.Fprintf(w, "%s  %q %s: %s\n", title, path, f.State, printable(f.Reason))
+		fmt.Fprintf(w, "%s  %q %s: %s\n", title, path, f.State, check.Printable(f.Reason))
 	}
 }
 
@@ -341,19 +340,11 @@ func summary(s *api.Status) string {
 	return text
 }
 
-// printable returns a name so that it stays on its line and does nothing to the terminal: quoted where it must be.
-func printable[S ~string](name S) string {
-	if strings.ContainsFunc(string(name), func(r rune) bool { return !strconv.IsPrint(r) || r == utf8.RuneError }) {
-		return strconv.Quote(string(name))
-	}
-	return string(name)
-}
-
 // harmless returns a text of one or more lines so that it does nothing to the terminal.
 func harmless(text string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		lines[i] = printable(line)
+		lines[i] = check.Printable(line)
 	}
 	return strings.Join(lines, "\n")
 }

@@ -75,7 +75,7 @@ func (a *app) submit(ctx context.Context, paths []string, f submitFlags) error {
 		if err := drops[i].copy(shared); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stderr, "stoker: %s is in the inbox\n", printable(drops[i].to))
+		fmt.Fprintf(a.stderr, "stoker: %s is in the inbox\n", check.Printable(drops[i].to))
 	}
 	if !f.wait {
 		return nil
@@ -109,7 +109,7 @@ func (a *app) dryRun(ctx context.Context, drops []drop, o check.Options) error {
 		return err
 	}
 	for _, d := range drops {
-		fmt.Fprintf(a.stdout, "%s would go to %s\n", printable(d.from), printable(d.to))
+		fmt.Fprintf(a.stdout, "%s would go to %s\n", check.Printable(d.from), check.Printable(d.to))
 	}
 	if !ok {
 		return &exitError{code: exitSomeFailed}
@@ -154,7 +154,7 @@ func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, 
 func (a *app) noteSkipped(batches []api.Batch, began time.Time) {
 	for _, b := range batches {
 		if b.EndedAt.Before(began) {
-			fmt.Fprintf(a.stderr, "stoker: note: %s is the same file as %s, which has ended; it does not run again\n", printable(b.InputName), b.ID)
+			fmt.Fprintf(a.stderr, "stoker: note: %s is the same file as %s, which has ended; it does not run again\n", check.Printable(b.InputName), b.ID)
 		}
 	}
 }
@@ -201,12 +201,12 @@ func (a *app) reportEnded(batches []api.Batch, paths func(i int) []string) error
 	var worst error
 	for i := range batches {
 		b := &batches[i]
-		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", printable(b.InputName), b.State, b.Completed, b.Failed)
+		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", check.Printable(b.InputName), b.State, b.Completed, b.Failed)
 		if b.Changed {
-			fmt.Fprintf(a.stderr, "stoker: note: %s: %s\n", printable(b.InputName), changedNote)
+			fmt.Fprintf(a.stderr, "stoker: note: %s: %s\n", check.Printable(b.InputName), changedNote)
 		}
 		for _, path := range paths(i) {
-			fmt.Fprintf(a.stdout, "  %s\n", printable(path))
+			fmt.Fprintf(a.stdout, "  %s\n", check.Printable(path))
 		}
 		if err := verdict(b); err != nil && (worst == nil || b.State == store.Failed) {
 			worst = err
@@ -219,9 +219,9 @@ func (a *app) reportEnded(batches []api.Batch, paths func(i int) []string) error
 func verdict(b *api.Batch) error {
 	switch {
 	case b.State == store.Failed && b.Refused != nil:
-		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed: %s", printable(b.InputName), printable(b.Refused.Message))}
+		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed: %s", check.Printable(b.InputName), check.Printable(b.Refused.Message))}
 	case b.State == store.Failed:
-		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed", printable(b.InputName))}
+		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed", check.Printable(b.InputName))}
 	case b.Failed > 0:
 		return &exitError{code: exitSomeFailed}
 	}

@@ -10,6 +10,7 @@ import (
 	"stoker/daemon/api"
 	"stoker/daemon/config"
 	"stoker/store"
+	"stoker/store/batchfile/check"
 )
 
 func newVerifyCommand(a *app) *cobra.Command {
@@ -61,7 +62,7 @@ func (a *app) writeVerification(v *api.Verification) {
 		if f.Batch != "" {
 			kind += ": " + f.Batch
 		}
-		parts := slices.DeleteFunc([]string{kind, place(&f), printable(f.Message)}, func(s string) bool { return s == "" })
+		parts := slices.DeleteFunc([]string{kind, place(&f), check.Printable(f.Message)}, func(s string) bool { return s == "" })
 		fmt.Fprintln(a.stdout, strings.Join(parts, ": "))
 	}
 	verdict := "ok: every invariant holds"
@@ -73,7 +74,7 @@ func (a *app) writeVerification(v *api.Verification) {
 
 // place is where a finding is, in the form that editors know if it is a line of the file.
 func place(f *store.Finding) string {
-	switch file := printable(f.File); {
+	switch file := check.Printable(f.File); {
 	case f.Line == 0:
 		return file
 	case f.OfInput():

@@ -96,3 +96,11 @@ func TestJSONOfNothing(t *testing.T) {
 		t.Errorf("got %s, want %s", out.String(), want)
 	}
 }
+
+func TestPrintable(t *testing.T) {
+	for name, want := range map[string]string{"a ä.jsonl": "a ä.jsonl", "a\n": `"a\n"`, "\x1b[2J": `"\x1b[2J"`, "\xff.jsonl": `"\xff.jsonl"`} {
+		if got := Printable(name); got != want {
+			t.Errorf("%q is printed as %s, want %s", name, got, want)
+		}
+	}
+}

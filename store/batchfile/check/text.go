@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"stoker/store/batchfile"
 )
@@ -24,7 +25,7 @@ type Text struct {
 func NewText(w io.Writer, limit int) *Text { return &Text{w: bufio.NewWriter(w), limit: limit} }
 
 func (t *Text) Begin(path string) error {
-	t.path, t.seen = printable(path), 0
+	t.path, t.seen = Printable(path), 0
 	return nil
 }
 
@@ -84,10 +85,10 @@ func names(forms map[batchfile.Form]int64) map[string]int64 {
 	return byName
 }
 
-// printable returns a file name so that it stays on its line.
-func printable(path string) string {
-	if strings.ContainsFunc(path, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return strconv.Quote(path)
+// Printable returns a name so that it stays on its line and does nothing to the terminal: quoted where it must be.
+func Printable[S ~string](name S) string {
+	if strings.ContainsFunc(string(name), func(r rune) bool { return !strconv.IsPrint(r) || r == utf8.RuneError }) {
+		return strconv.Quote(string(name))
 	}
-	return path
+	return string(name)
 }
