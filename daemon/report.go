@@ -16,11 +16,7 @@ var _ api.Daemon = (*Daemon)(nil)
 
 // Status implements api.Daemon.
 func (d *Daemon) Status() (*api.Status, error) {
-	records, err := d.store.List()
-	if err != nil {
-		return nil, err
-	}
-	bad, err := d.store.BadRecords()
+	states, bad, err := d.store.Census()
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +24,7 @@ func (d *Daemon) Status() (*api.Status, error) {
 	return &api.Status{
 		SchemaVersion: api.SchemaVersion, Running: true, Version: d.o.Version, PID: os.Getpid(), Instance: d.store.Instance(),
 		StartedAt: d.started, Draining: d.draining.Load() != nil, Settings: d.settings(), Engine: &e, Dispatch: &feed, Inbox: &in, Outbox: &out,
-		Storage: d.storage(&feed, &in, &out), Batches: countStates(records), BadRecords: bad, Reload: d.reload.Load(),
+		Storage: d.storage(&feed, &in, &out), Batches: states, BadRecords: bad, Reload: d.reload.Load(),
 	}, nil
 }
 
@@ -38,14 +34,6 @@ func (d *Daemon) settings() *api.Settings {
 		ConfigFile: d.o.ConfigFile, Inbox: c.Paths.Inbox, Outbox: c.Paths.Outbox, Archive: c.Paths.Archive, State: c.Paths.State,
 		Ready: string(c.Inbox.Ready), Duplicates: string(c.Inbox.Duplicates), MaxLine: int64(c.Inbox.MaxLine), RequireMount: c.Inbox.RequireMount,
 	}
-}
-
-func countStates(records []*store.Record) map[store.State]int {
-	n := map[store.State]int{}
-	for _, r := range records {
-		n[r.State]++
-	}
-	return n
 }
 
 // Batches implements api.Daemon.
@@ -151,16 +139,14 @@ func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, erro
 }
 
 // Ready implements api.Daemon.
-func (d *Daemon) Ready() error {
-	in := d.line.Inbox.Status()
-	if silent := d.silent("inbox"); silent != nil {
-		return silent
-	}
+func (d *Daemon) Ready() (engine.State, error) {
+	in, err := d.line.Inbox.Status(), d.silent("inbox")
 	switch {
+	case err != nil:
 	case in.Scanned.IsZero():
-		return errors.New("the inbox has not been read yet")
+		err = errors.New("the inbox has not been read yet")
 	case in.Problem != "":
-		return errors.New(in.Problem)
+		err = errors.New(in.Problem)
 	}
-	return nil
+	return d.engine.Status().State, err
 }

@@ -110,7 +110,7 @@ func TestGarbageInTheDatabase(t *testing.T) {
 		opened++
 		records, err := s.List()
 		must(t, err)
-		bad, err := s.BadRecords()
+		_, bad, err := s.Census()
 		must(t, err)
 		if len(records)+len(bad) != 40 {
 			t.Errorf("garbage of %d bytes at %d: %d records and %d that cannot be read", n, at, len(records), len(bad))
@@ -154,8 +154,8 @@ func TestBadRecord(t *testing.T) {
 			if len(records) != 1 || records[0].ID != good {
 				t.Errorf("records %+v", records)
 			}
-			if got, err := w.BadRecords(); err != nil || len(got) != 1 || got[0].ID != bad {
-				t.Errorf("bad records %+v, %v", got, err)
+			if states, got, err := w.Census(); err != nil || states[records[0].State] != 1 || len(states) != 1 || len(got) != 1 || got[0].ID != bad {
+				t.Errorf("states %v, bad records %+v, %v", states, got, err)
 			}
 			if _, err := w.OpenBatch(bad); !errors.Is(err, errBadRecord) {
 				t.Errorf("open: %v", err)

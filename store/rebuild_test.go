@@ -191,7 +191,7 @@ func TestRebuildBlocksWhatItCannotRead(t *testing.T) {
 			if report.Batches != 1 || len(report.Skipped) != 1 || !report.Skipped[0].Blocked || len(report.Claims) != 0 {
 				t.Errorf("%+v", report)
 			}
-			if got, err := w.BadRecords(); err != nil || len(got) != 1 || got[0].ID != bad.ID {
+			if _, got, err := w.Census(); err != nil || len(got) != 1 || got[0].ID != bad.ID {
 				t.Errorf("bad records %+v, %v", got, err)
 			}
 			if _, err := w.Admit(context.Background(), Admission{ID: bad.ID}); !errors.Is(err, errBadRecord) {

@@ -93,7 +93,7 @@ func (s *Store) Get(id string) (*Record, error) {
 	return r, err
 }
 
-// List returns the records of all batches, oldest first. Records that cannot be read are left out: BadRecords has them.
+// List returns the records of all batches, oldest first. Records that cannot be read are left out: Census has them.
 func (s *Store) List() ([]*Record, error) {
 	var all []*Record
 	err := s.eachRecord(func(id string, r *Record, err error) {
@@ -110,15 +110,17 @@ type BadRecord struct {
 	Reason string `json:"reason"`
 }
 
-// BadRecords returns the records that cannot be read.
-func (s *Store) BadRecords() ([]BadRecord, error) {
-	var bad []BadRecord
-	err := s.eachRecord(func(id string, _ *Record, err error) {
+// Census counts the batches by their states, and returns the records that cannot be read.
+func (s *Store) Census() (states map[State]int, bad []BadRecord, err error) {
+	states = map[State]int{}
+	err = s.eachRecord(func(id string, r *Record, err error) {
 		if err != nil {
 			bad = append(bad, BadRecord{id, err.Error()})
+		} else {
+			states[r.State]++
 		}
 	})
-	return bad, err
+	return states, bad, err
 }
 
 func (s *Store) eachRecord(visit func(id string, r *Record, err error)) error {

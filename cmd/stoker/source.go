@@ -73,16 +73,11 @@ type onDisk struct {
 }
 
 func (o *onDisk) Status(context.Context) (*api.Status, error) {
-	records, err := o.store.List()
+	states, bad, err := o.store.Census()
 	if err != nil {
 		return nil, err
 	}
-	s := &api.Status{SchemaVersion: api.SchemaVersion, Instance: o.store.Instance(), Batches: map[store.State]int{}}
-	for _, r := range records {
-		s.Batches[r.State]++
-	}
-	s.BadRecords, err = o.store.BadRecords()
-	return s, err
+	return &api.Status{SchemaVersion: api.SchemaVersion, Instance: o.store.Instance(), Batches: states, BadRecords: bad}, nil
 }
 
 func (o *onDisk) Batches(_ context.Context, state store.State) (*api.Batches, error) {

@@ -158,8 +158,8 @@ type Daemon interface {
 	Batches(state store.State) (*Batches, error)
 	Batch(id string) (*Batch, error)
 	Verify(ctx context.Context, id string) (*Verification, error)
-	// Ready says why the daemon cannot take files, nil if it can.
-	Ready() error
+	// Ready returns the engine's state, and as the error why the daemon cannot take files, nil if it can.
+	Ready() (engine.State, error)
 }
 
 // Server answers on a Unix socket.
@@ -251,17 +251,15 @@ func routes(d Daemon) http.Handler {
 }
 
 func ready(w http.ResponseWriter, d Daemon) {
+	state, err := d.Ready()
 	body := struct {
-		Ready  bool   `json:"ready"`
-		Reason string `json:"reason,omitzero"`
-		Engine string `json:"engine"`
-	}{Ready: true}
+		Ready  bool         `json:"ready"`
+		Reason string       `json:"reason,omitzero"`
+		Engine engine.State `json:"engine"`
+	}{Ready: err == nil, Engine: state}
 	code := http.StatusOK
-	if err := d.Ready(); err != nil {
-		body.Ready, body.Reason, code = false, err.Error(), http.StatusServiceUnavailable
-	}
-	if s, err := d.Status(); err == nil && s.Engine != nil {
-		body.Engine = string(s.Engine.State)
+	if err != nil {
+		body.Reason, code = err.Error(), http.StatusServiceUnavailable
 	}
 	write(w, code, body)
 }
