@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"stoker/daemon/api"
@@ -15,7 +14,7 @@ import (
 var _ api.Daemon = (*Daemon)(nil)
 
 // Status implements api.Daemon.
-func (d *Daemon) Status() (*api.Status, error) {
+func (d *Daemon) Status(context.Context) (*api.Status, error) {
 	states, bad, err := d.store.Census()
 	if err != nil {
 		return nil, err
@@ -37,7 +36,7 @@ func (d *Daemon) settings() *api.Settings {
 }
 
 // Batches implements api.Daemon.
-func (d *Daemon) Batches(state store.State) (*api.Batches, error) {
+func (d *Daemon) Batches(_ context.Context, state store.State) (*api.Batches, error) {
 	list, err := api.List(d.store, state)
 	if err != nil {
 		return nil, err
@@ -50,19 +49,14 @@ func (d *Daemon) Batches(state store.State) (*api.Batches, error) {
 }
 
 // Batch implements api.Daemon.
-func (d *Daemon) Batch(id string) (*api.Batch, error) {
-	r, err := d.store.Get(id)
+func (d *Daemon) Batch(_ context.Context, id string) (*api.Batch, error) {
+	b, err := api.Find(d.store, id)
 	if err != nil {
 		return nil, err
 	}
-	b, err := api.Describe(d.store, r)
-	if err != nil {
-		return nil, err
-	}
-	b.SchemaVersion = api.SchemaVersion
 	feed := d.line.Dispatch.Snapshot()
-	d.refresh(&b, &feed)
-	return &b, nil
+	d.refresh(b, &feed)
+	return b, nil
 }
 
 // refresh replaces the last checkpoint's figures by those of now, and says why a batch waits.
@@ -130,12 +124,7 @@ func (d *Daemon) Verify(ctx context.Context, id string) (*api.Verification, erro
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range left {
-		report.Findings = append(report.Findings, store.Finding{
-			Invariant: store.OneEngine, Message: fmt.Sprintf("process %s is left of a former worker", p),
-		})
-	}
-	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: !report.Broken(), Report: report}, nil
+	return api.Verified(report, left, "process %s is left of a former worker"), nil
 }
 
 // Ready implements api.Daemon.

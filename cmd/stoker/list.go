@@ -32,7 +32,7 @@ func newListCommand(a *app) *cobra.Command {
 			if state != "" && !slices.Contains(states(), store.State(state)) {
 				return &usageError{fmt.Errorf("%q is no state", state)}
 			}
-			return a.withSource(cmd.Context(), func(src source, _ *config.Loaded) error {
+			return a.withSource(cmd.Context(), func(src api.Source, _ *config.Loaded) error {
 				list, err := src.Batches(cmd.Context(), store.State(state))
 				if err != nil {
 					return err
@@ -66,7 +66,7 @@ func newShowCommand(a *app) *cobra.Command {
 		Long:  "Show one batch. ID is a batch id, the beginning of one, or an input's name, whose newest batch it is.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withSource(cmd.Context(), func(src source, loaded *config.Loaded) error {
+			return a.withSource(cmd.Context(), func(src api.Source, loaded *config.Loaded) error {
 				id, err := a.resolve(cmd.Context(), src, args[0])
 				if err != nil {
 					return err

@@ -169,7 +169,7 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, shared durable.FS, 
 	case err := <-done:
 		return nil, err
 	}
-	if err := dropMissing(d, shared, drops, runAgain); err != nil {
+	if err := dropMissing(ctx, d, shared, drops, runAgain); err != nil {
 		return nil, err
 	}
 	p := newProgress(a.stderr)
@@ -186,11 +186,11 @@ func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, shared durable.FS, 
 			return nil, err
 		case <-time.After(pollEvery):
 		}
-		status, err := d.Status()
+		status, err := d.Status(ctx)
 		if err != nil {
 			return nil, err
 		}
-		list, err := d.Batches("")
+		list, err := d.Batches(ctx, "")
 		if err != nil {
 			return nil, err
 		}
@@ -222,8 +222,8 @@ func allArchived(batches []api.Batch) bool {
 
 // dropMissing drops the files that no batch was made of yet, and that do not wait from a run before, and those whose batch
 // is to run again.
-func dropMissing(d *daemon.Daemon, shared durable.FS, drops []drop, runAgain func(i int, b *api.Batch) bool) error {
-	list, err := d.Batches("")
+func dropMissing(ctx context.Context, src api.Source, shared durable.FS, drops []drop, runAgain func(i int, b *api.Batch) bool) error {
+	list, err := src.Batches(ctx, "")
 	if err != nil {
 		return err
 	}

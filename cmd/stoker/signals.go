@@ -35,15 +35,15 @@ func (s *signals) answer(ctx context.Context, d *daemon.Daemon, log zerolog.Logg
 		case <-s.hangup:
 			d.Reload(read)
 		case <-s.progress:
-			logProgress(d, log)
+			logProgress(ctx, d, log)
 		}
 	}
 }
 
 // logProgress logs one line that tells how far everything is.
-func logProgress(d *daemon.Daemon, log zerolog.Logger) {
+func logProgress(ctx context.Context, d *daemon.Daemon, log zerolog.Logger) {
 	<-d.Running()
-	s, err := d.Status()
+	s, err := d.Status(ctx)
 	if err != nil {
 		log.Error().Err(err).Msg("cannot tell the progress")
 		return

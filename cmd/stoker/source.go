@@ -16,16 +16,8 @@ import (
 	"stoker/store/durable"
 )
 
-// source is where reports come from: the daemon, or the state folder where none runs.
-type source interface {
-	Status(context.Context) (*api.Status, error)
-	Batches(context.Context, store.State) (*api.Batches, error)
-	Batch(context.Context, string) (*api.Batch, error)
-	Verify(context.Context, string) (*api.Verification, error)
-}
-
 // withSource calls f with the daemon if it answers, else with the state as it lies on the disk.
-func (a *app) withSource(ctx context.Context, f func(source, *config.Loaded) error) error {
+func (a *app) withSource(ctx context.Context, f func(api.Source, *config.Loaded) error) error {
 	daemon, loaded, err := a.reach(ctx)
 	if err == nil {
 		return f(daemon, loaded)
@@ -85,13 +77,7 @@ func (o *onDisk) Batches(_ context.Context, state store.State) (*api.Batches, er
 }
 
 func (o *onDisk) Batch(_ context.Context, id string) (*api.Batch, error) {
-	r, err := o.store.Get(id)
-	if err != nil {
-		return nil, err
-	}
-	b, err := api.Describe(o.store, r)
-	b.SchemaVersion = api.SchemaVersion
-	return &b, err
+	return api.Find(o.store, id)
 }
 
 func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, error) {
@@ -103,12 +89,7 @@ func (o *onDisk) Verify(ctx context.Context, id string) (*api.Verification, erro
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range left {
-		report.Findings = append(report.Findings, store.Finding{
-			Invariant: store.OneEngine, Message: fmt.Sprintf("no daemon runs, but process %s of its worker does", p),
-		})
-	}
-	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: !report.Broken(), Report: report}, nil
+	return api.Verified(report, left, "no daemon runs, but process %s of its worker does"), nil
 }
 
 // folders is where batches' files are, besides the state folder.
@@ -136,12 +117,12 @@ func (noState) Verify(_ context.Context, id string) (*api.Verification, error) {
 	if id != "" {
 		return nil, fmt.Errorf("batch %s: %w", id, store.ErrNotFound)
 	}
-	return &api.Verification{SchemaVersion: api.SchemaVersion, OK: true, Report: &store.Report{Findings: []store.Finding{}}}, nil
+	return api.Verified(&store.Report{Findings: []store.Finding{}}, nil, ""), nil
 }
 
 // resolve finds the batch that the user means: an id, an unambiguous prefix of one, or an input's name, whose newest
 // batch it is, which it says.
-func (a *app) resolve(ctx context.Context, src source, arg string) (string, error) {
+func (a *app) resolve(ctx context.Context, src api.Source, arg string) (string, error) {
 	list, err := src.Batches(ctx, "")
 	if err != nil {
 		return "", err

@@ -33,7 +33,7 @@ engine is down for good.`,
 			if watch {
 				return a.watchStatus(cmd.Context(), asJSON)
 			}
-			return a.withSource(cmd.Context(), func(src source, loaded *config.Loaded) error {
+			return a.withSource(cmd.Context(), func(src api.Source, loaded *config.Loaded) error {
 				return a.showStatus(cmd.Context(), src, loaded, asJSON)
 			})
 		},
@@ -43,7 +43,7 @@ engine is down for good.`,
 	return cmd
 }
 
-func (a *app) showStatus(ctx context.Context, src source, loaded *config.Loaded, asJSON bool) error {
+func (a *app) showStatus(ctx context.Context, src api.Source, loaded *config.Loaded, asJSON bool) error {
 	s, err := src.Status(ctx)
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (a *app) watchStatus(ctx context.Context, asJSON bool) error {
 	}
 	for {
 		fmt.Fprint(a.stdout, clear)
-		err := a.withSource(ctx, func(src source, loaded *config.Loaded) error { return a.showStatus(ctx, src, loaded, asJSON) })
+		err := a.withSource(ctx, func(src api.Source, loaded *config.Loaded) error { return a.showStatus(ctx, src, loaded, asJSON) })
 		var exit *exitError
 		if err != nil && !errors.As(err, &exit) {
 			return err

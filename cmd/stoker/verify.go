@@ -25,7 +25,7 @@ checkpointed. A result that somebody took away is a note, as is what the next st
 invariant does not hold, and names the file and line.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withSource(cmd.Context(), func(src source, _ *config.Loaded) error {
+			return a.withSource(cmd.Context(), func(src api.Source, _ *config.Loaded) error {
 				id := ""
 				if len(args) == 1 {
 					var err error

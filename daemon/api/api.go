@@ -93,8 +93,22 @@ type Batch struct {
 	Refused          *store.Refusal `json:"refused,omitzero"`
 }
 
-// Describe puts a batch together from what the store has of it.
-func Describe(s *store.Store, r *store.Record) (Batch, error) {
+// Find describes one batch. The error is store.ErrNotFound if there is none.
+func Find(s *store.Store, id string) (*Batch, error) {
+	r, err := s.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := describe(s, r)
+	if err != nil {
+		return nil, err
+	}
+	b.SchemaVersion = SchemaVersion
+	return &b, nil
+}
+
+// describe puts a batch together from what the store has of it.
+func describe(s *store.Store, r *store.Record) (Batch, error) {
 	p, err := s.Progress(r.ID)
 	if err != nil {
 		return Batch{}, err
@@ -136,7 +150,7 @@ func List(s *store.Store, state store.State) (*Batches, error) {
 		if state != "" && r.State != state {
 			continue
 		}
-		b, err := Describe(s, r)
+		b, err := describe(s, r)
 		if err != nil {
 			return nil, err
 		}
@@ -152,12 +166,27 @@ type Verification struct {
 	*store.Report
 }
 
+// Verified is the report, with the processes that are left of workers. The message says of one what is wrong, with a verb for it.
+func Verified(report *store.Report, left []engine.Process, message string) *Verification {
+	for _, p := range left {
+		report.Findings = append(report.Findings, store.Finding{Invariant: store.OneEngine, Message: fmt.Sprintf(message, p)})
+	}
+	return &Verification{SchemaVersion: SchemaVersion, OK: !report.Broken(), Report: report}
+}
+
+// Source is where reports come from: the daemon, or the state folder where none runs.
+type Source interface {
+	Status(context.Context) (*Status, error)
+	// Batches are those in a state, or all with state "".
+	Batches(ctx context.Context, state store.State) (*Batches, error)
+	Batch(ctx context.Context, id string) (*Batch, error)
+	// Verify proves the invariants of one batch, or of all with id "".
+	Verify(ctx context.Context, id string) (*Verification, error)
+}
+
 // Daemon is what the server answers from.
 type Daemon interface {
-	Status() (*Status, error)
-	Batches(state store.State) (*Batches, error)
-	Batch(id string) (*Batch, error)
-	Verify(ctx context.Context, id string) (*Verification, error)
+	Source
 	// Ready returns the engine's state, and as the error why the daemon cannot take files, nil if it can.
 	Ready() (engine.State, error)
 }
@@ -239,11 +268,11 @@ func routes(d Daemon) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { ready(w, d) })
-	mux.HandleFunc("GET /api/v1/status", answer(func(*http.Request) (any, error) { return d.Status() }))
+	mux.HandleFunc("GET /api/v1/status", answer(func(r *http.Request) (any, error) { return d.Status(r.Context()) }))
 	mux.HandleFunc("GET /api/v1/batches", answer(func(r *http.Request) (any, error) {
-		return d.Batches(store.State(r.URL.Query().Get("state")))
+		return d.Batches(r.Context(), store.State(r.URL.Query().Get("state")))
 	}))
-	mux.HandleFunc("GET /api/v1/batches/{id}", answer(func(r *http.Request) (any, error) { return d.Batch(r.PathValue("id")) }))
+	mux.HandleFunc("GET /api/v1/batches/{id}", answer(func(r *http.Request) (any, error) { return d.Batch(r.Context(), r.PathValue("id")) }))
 	mux.HandleFunc("GET /api/v1/verify", answer(func(r *http.Request) (any, error) {
 		return d.Verify(r.Context(), r.URL.Query().Get("id"))
 	}))
