@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -44,39 +45,57 @@ that is closed loses nothing (under nohup it goes on). Run the same command agai
 
 func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 	ctx, abort := endedByHangup(ctx)
+	p, err := a.planOnce(paths, f)
+	if err != nil {
+		return err
+	}
+	batches, err := a.runOnce(ctx, abort, p)
+	if err != nil {
+		return err
+	}
+	return a.deliverOnce(p, batches)
+}
+
+// oncePlan is what is to run, and where the results go.
+type oncePlan struct {
+	loaded     *config.Loaded
+	drops      []drop
+	deliveries []delivery // of the drops
+	resumes    bool       // goes on with a run that died
+}
+
+func (a *app) planOnce(paths []string, f onceFlags) (*oncePlan, error) {
 	if err := checkFiles(paths); err != nil { // before anything reads them: reading a pipe would wait for ever
-		return fmt.Errorf("once: %w", err)
+		return nil, fmt.Errorf("once: %w", err)
 	}
 	loaded, err := a.onceConfig(paths, f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := loaded.CheckRunnable(); err != nil {
-		return err
+		return nil, err
 	}
-	drops, err := planDrops(paths, &loaded.Config, submitFlags{})
-	if err != nil {
-		return err
+	p := &oncePlan{loaded: loaded}
+	if p.drops, err = planDrops(paths, &loaded.Config, submitFlags{}); err != nil {
+		return nil, err
 	}
-	_, resumes := os.Stat(filepath.Join(onceRoot(loaded), ".state"))
-	resuming := a.root == "" && resumes == nil
-	plan, err := planDelivery(paths, f.output, a.root != "", resuming)
-	if err != nil {
-		return err
-	}
-	d, _, err := a.newDaemon(ctx, loaded, noNotifier)
+	_, fresh := os.Stat(filepath.Join(onceRoot(loaded), ".state"))
+	p.resumes = a.root == "" && fresh == nil
+	p.deliveries, err = planDelivery(paths, f.output, a.root != "", p.resumes)
+	return p, err
+}
+
+// runOnce starts a daemon, and stops it when all files have ended.
+func (a *app) runOnce(ctx context.Context, abort <-chan struct{}, p *oncePlan) ([]api.Batch, error) {
+	d, _, err := a.newDaemon(ctx, p.loaded, noNotifier)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return interrupted()
+		return nil, interrupted()
 	case err != nil:
-		return err
+		return nil, err
 	}
 	if a.root == "" {
-		defer os.Remove(filepath.Dir(loaded.API.Socket)) // once the daemon has stopped it is empty
-	}
-	// Results that have left the outbox were delivered: the file is to run again, but for a run that died right after.
-	runAgain := func(i int, b *api.Batch) bool {
-		return delivered(loaded.Paths.Outbox, b) && !(resuming && plan[i].isThere())
+		defer os.Remove(filepath.Dir(p.loaded.API.Socket)) // once the daemon has stopped it is empty
 	}
 	runCtx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -85,23 +104,47 @@ func (a *app) once(ctx context.Context, paths []string, f onceFlags) error {
 		done <- d.Run(runCtx, abort)
 		close(done)
 	}()
-	batches, err := a.runOnce(ctx, d, inboxShare(&loaded.Config), drops, runAgain, done)
+	batches, err := a.dropAndFollow(ctx, d, p, done)
 	stop()
-	err = errors.Join(err, <-done)
-	if err != nil {
-		return err
+	return batches, errors.Join(err, <-done)
+}
+
+// dropAndFollow drops what was not dropped before and waits until all of it has ended.
+func (a *app) dropAndFollow(ctx context.Context, d *daemon.Daemon, p *oncePlan, done <-chan error) ([]api.Batch, error) {
+	select {
+	case <-d.Running():
+	case err := <-done:
+		return nil, cmp.Or(err, errStopped)
 	}
-	for i, b := range batches {
-		if err := plan[i].take(loaded.Paths.Outbox, &b); err != nil {
+	if err := p.dropMissing(ctx, d); err != nil {
+		return nil, err
+	}
+	var since time.Time // all have ended
+	batches, err := a.follow(ctx, d, p.drops, done, func(batches []api.Batch) bool {
+		if since.IsZero() {
+			since = time.Now()
+		}
+		return allArchived(batches) || time.Since(since) > archiveTimeout
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil, interrupted()
+	}
+	return batches, err
+}
+
+// deliverOnce moves the results to their places, and removes the state, which no run needs any more.
+func (a *app) deliverOnce(p *oncePlan, batches []api.Batch) error {
+	for i := range batches {
+		if err := p.deliveries[i].take(p.loaded.Paths.Outbox, &batches[i]); err != nil {
 			return err
 		}
 	}
 	if a.root == "" {
-		if err := os.RemoveAll(onceRoot(loaded)); err != nil {
+		if err := os.RemoveAll(onceRoot(p.loaded)); err != nil {
 			return fmt.Errorf("clean up: %w", err)
 		}
 	}
-	return a.reportEnded(batches, func(i int) []string { return plan[i].paths })
+	return a.reportEnded(batches, func(i int) []string { return p.deliveries[i].paths })
 }
 
 // onceConfig is the configuration with folders of its own, the same for the same files, so that a second run goes on.
@@ -162,52 +205,6 @@ func (a *app) newOnceRoot(paths []string) (string, error) {
 
 func (a *app) variable(name string) string { return environment.Get(a.environ, name) }
 
-// runOnce drops what was not dropped before and waits until all of it has ended.
-func (a *app) runOnce(ctx context.Context, d *daemon.Daemon, shared durable.FS, drops []drop, runAgain func(i int, b *api.Batch) bool, done <-chan error) ([]api.Batch, error) {
-	select {
-	case <-d.Running():
-	case err := <-done:
-		return nil, err
-	}
-	if err := dropMissing(ctx, d, shared, drops, runAgain); err != nil {
-		return nil, err
-	}
-	p := newProgress(a.stderr)
-	defer p.clear()
-	var since time.Time // all have ended
-	for {
-		select {
-		case <-ctx.Done():
-			return nil, interrupted()
-		case err := <-done:
-			if err == nil {
-				err = errors.New("stopped before the files had ended")
-			}
-			return nil, err
-		case <-time.After(pollEvery):
-		}
-		status, err := d.Status(ctx)
-		if err != nil {
-			return nil, err
-		}
-		list, err := d.Batches(ctx, "")
-		if err != nil {
-			return nil, err
-		}
-		batches, ended := findBatches(list, drops)
-		if ended && since.IsZero() {
-			since = time.Now()
-		}
-		if ended && (allArchived(batches) || time.Since(since) > archiveTimeout) {
-			return batches, nil
-		}
-		if err := engineDown(status); err != nil && !ended {
-			return nil, err
-		}
-		p.show(status, batches)
-	}
-}
-
 func interrupted() *exitError {
 	return &exitError{code: exitInterrupted, err: errors.New("interrupted; what is done is kept"), hint: "run the same command again to go on"}
 }
@@ -222,32 +219,38 @@ func allArchived(batches []api.Batch) bool {
 
 // dropMissing drops the files that no batch was made of yet, and that do not wait from a run before, and those whose batch
 // is to run again.
-func dropMissing(ctx context.Context, src api.Source, shared durable.FS, drops []drop, runAgain func(i int, b *api.Batch) bool) error {
+func (p *oncePlan) dropMissing(ctx context.Context, src api.Source) error {
 	list, err := src.Batches(ctx, "")
 	if err != nil {
 		return err
 	}
-	sweepDrops(shared, filepath.Dir(drops[0].to), oncePrefix, 0) // of those who use this state, one runs at a time
-	for i := range drops {
-		drops[i].prefix = oncePrefix
-		sum, _, err := durable.Hash(durable.Local{}, drops[i].from)
-		if err != nil {
+	shared := inboxShare(&p.loaded.Config)
+	sweepDrops(shared, filepath.Dir(p.drops[0].to), oncePrefix, 0) // of those who use this state, one runs at a time
+	for i := range p.drops {
+		d := &p.drops[i]
+		d.prefix = oncePrefix
+		if d.sha256, _, err = durable.Hash(durable.Local{}, d.from); err != nil {
 			return fmt.Errorf("once: %w", err)
 		}
-		drops[i].sha256 = sum
-		found, ended := findBatches(list, drops[i:i+1])
-		if len(found) > 0 && ended && runAgain(i, &found[0]) {
-			drops[i].after = found[0].EndedAt
+		found, ended := findBatches(list, p.drops[i:i+1])
+		if len(found) > 0 && ended && p.runsAgain(i, &found[0]) {
+			d.after = found[0].EndedAt
 			found = nil
 		}
-		if len(found) > 0 || claimed(drops[i].to, sum) {
+		if len(found) > 0 || claimed(d.to, d.sha256) {
 			continue
 		}
-		if err := drops[i].copy(shared); err != nil {
+		if err := d.copy(shared); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// runsAgain reports whether a file whose batch has ended runs again. Results that have left the outbox were delivered, and the
+// file is given anew, but for a run that died right after.
+func (p *oncePlan) runsAgain(i int, b *api.Batch) bool {
+	return delivered(p.loaded.Paths.Outbox, b) && !(p.resumes && p.deliveries[i].isThere())
 }
 
 // delivered reports whether a batch's results have left the outbox: its batch object does so last.

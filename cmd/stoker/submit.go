@@ -13,7 +13,6 @@ import (
 	"stoker/daemon/api"
 	"stoker/daemon/client"
 	"stoker/daemon/config"
-	"stoker/store"
 	"stoker/store/batchfile/check"
 )
 
@@ -117,37 +116,14 @@ func (a *app) dryRun(ctx context.Context, drops []drop, o check.Options) error {
 	return nil
 }
 
-const pollEvery = 300 * time.Millisecond
-
 // awaitBatches waits until the batches of the dropped files have ended.
 func (a *app) awaitBatches(ctx context.Context, c *client.Client, drops []drop, began time.Time, outbox string) error {
-	p := newProgress(a.stderr)
-	defer p.clear()
-	for {
-		status, err := c.Status(ctx)
-		if err != nil {
-			return a.detached(ctx, err)
-		}
-		list, err := c.Batches(ctx, "")
-		if err != nil {
-			return a.detached(ctx, err)
-		}
-		batches, ended := findBatches(list, drops)
-		if ended {
-			p.clear()
-			a.noteSkipped(batches, began)
-			return a.reportEnded(batches, func(i int) []string { return resultPaths(outbox, &batches[i]) })
-		}
-		if err := engineDown(status); err != nil {
-			return err
-		}
-		p.show(status, batches)
-		select {
-		case <-ctx.Done():
-			return a.detached(ctx, ctx.Err())
-		case <-time.After(pollEvery):
-		}
+	batches, err := a.follow(ctx, c, drops, nil, func([]api.Batch) bool { return true })
+	if err != nil {
+		return a.detached(ctx, err)
 	}
+	a.noteSkipped(batches, began)
+	return a.reportEnded(batches, func(i int) []string { return resultPaths(outbox, &batches[i]) })
 }
 
 // noteSkipped tells of batches that ended before.
@@ -164,66 +140,4 @@ func (a *app) detached(ctx context.Context, err error) error {
 		return &exitError{code: exitInterrupted, err: errors.New("interrupted; the batches go on"), hint: fmt.Sprintf("'%s' shows them", a.commandLine("status --watch"))}
 	}
 	return err
-}
-
-// findBatches finds the newest batch of each dropped file, and whether all have ended and left the inbox.
-func findBatches(list *api.Batches, drops []drop) (found []api.Batch, ended bool) {
-	ended = true
-	for _, d := range drops {
-		var newest *api.Batch
-		for i := range list.Batches {
-			b := &list.Batches[i]
-			if b.Queue == d.queue && string(b.InputName) == filepath.Base(d.to) && b.InputSHA256 == string(d.sha256) &&
-				(!b.State.Ended() || b.EndedAt.After(d.after)) {
-				newest = b
-			}
-		}
-		if newest == nil {
-			ended = false
-			continue
-		}
-		found = append(found, *newest)
-		ended = ended && newest.State.Ended()
-	}
-	return found, ended
-}
-
-// engineDown is an error once the engine will not start again by itself.
-func engineDown(s *api.Status) error {
-	if s.Engine == nil || s.Engine.State != "failed" {
-		return nil
-	}
-	return &exitError{code: exitFailure, err: fmt.Errorf("the engine is down: %s", s.Engine.Reason), hint: s.Engine.Hint}
-}
-
-// reportEnded prints how each batch ended and where its results are. The error is the worst of their ends.
-func (a *app) reportEnded(batches []api.Batch, paths func(i int) []string) error {
-	var worst error
-	for i := range batches {
-		b := &batches[i]
-		fmt.Fprintf(a.stdout, "%s: %s, %d completed, %d failed\n", check.Printable(b.InputName), b.State, b.Completed, b.Failed)
-		if b.Changed {
-			fmt.Fprintf(a.stderr, "stoker: note: %s: %s\n", check.Printable(b.InputName), changedNote)
-		}
-		for _, path := range paths(i) {
-			fmt.Fprintf(a.stdout, "  %s\n", check.Printable(path))
-		}
-		if err := verdict(b); err != nil && (worst == nil || b.State == store.Failed) {
-			worst = err
-		}
-	}
-	return worst
-}
-
-// verdict is an ended batch's exit code.
-func verdict(b *api.Batch) error {
-	switch {
-	case b.State == store.Failed && b.Refused != nil:
-		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed: %s", check.Printable(b.InputName), check.Printable(b.Refused.Message))}
-	case b.State == store.Failed:
-		return &exitError{code: exitFailure, err: fmt.Errorf("%s failed", check.Printable(b.InputName))}
-	case b.Failed > 0:
-		return &exitError{code: exitSomeFailed}
-	}
-	return nil
 }
