@@ -142,29 +142,19 @@ func benchDir(dir string) (path string, done func(error), err error) {
 
 // benchOptions says how everything is started, as the configuration has it.
 func (a *app) benchOptions(ctx context.Context, loaded *config.Loaded, f *benchFlags, dir string, report *bench.Report) (*bench.Options, error) {
-	executable, err := os.Executable()
+	o, err := f.options()
 	if err != nil {
 		return nil, err
 	}
-	o := &bench.Options{
-		Ways: f.ways, Rounds: f.rounds, Passes: f.passes, WarmUp: f.warm, Replicas: f.replicas, Echo: loaded.Engine.Kind == config.KindEcho,
-		Binary: executable, Concurrent: f.inFlight, Against: f.against, Dir: dir,
-		Say: func(format string, args ...any) { fmt.Fprintf(a.stderr, "stoker: bench: "+format+"\n", args...) },
-	}
-	o.Against.Key = a.variable("OPENAI_API_KEY")
-	if f.rounds < 1 || f.passes < 1 || f.inFlight < 1 || f.warm < 0 || f.replicas < 0 {
-		return nil, &usageError{errors.New("--rounds, --passes and --in-flight must be at least 1, --warm-up and --replicas at least 0")}
-	}
-	if f.part != "" {
-		if o.Part, err = bench.ParsePart(f.part); err != nil {
-			return nil, &usageError{fmt.Errorf("--part: %w", err)}
-		}
-	}
-	if o.Settings, err = parseSettings(f.set); err != nil {
+	if o.Binary, err = os.Executable(); err != nil {
 		return nil, err
 	}
+	o.Echo, o.Dir, o.Against.Key = loaded.Engine.Kind == config.KindEcho, dir, a.variable("OPENAI_API_KEY")
+	o.Say = func(format string, args ...any) { fmt.Fprintf(a.stderr, "stoker: bench: "+format+"\n", args...) }
 	usual, env := "lines", a.environ
-	if !o.Echo {
+	if o.Echo {
+		o.Launch.Args = loaded.Engine.Args
+	} else {
 		python, err := a.benchLaunch(ctx, loaded, f, o)
 		if err != nil {
 			return nil, err
@@ -175,27 +165,48 @@ func (a *app) benchOptions(ctx context.Context, loaded *config.Loaded, f *benchF
 		if usual = "small"; python.Device() == pyenv.CUDA {
 			usual = "one-file"
 		}
-	} else {
-		o.Launch.Args = loaded.Engine.Args
 	}
 	report.Engine.Args = o.Launch.Args
+	benchDaemon(o, loaded.File, env)
+	o.Scenarios, err = f.chosen(usual)
+	return o, err
+}
+
+// options are those that flags say.
+func (f *benchFlags) options() (*bench.Options, error) {
+	if f.rounds < 1 || f.passes < 1 || f.inFlight < 1 || f.warm < 0 || f.replicas < 0 {
+		return nil, &usageError{errors.New("--rounds, --passes and --in-flight must be at least 1, --warm-up and --replicas at least 0")}
+	}
+	o := &bench.Options{
+		Ways: f.ways, Rounds: f.rounds, Passes: f.passes, WarmUp: f.warm, Replicas: f.replicas, Concurrent: f.inFlight, Against: f.against,
+	}
+	var err error
+	if f.part != "" {
+		if o.Part, err = bench.ParsePart(f.part); err != nil {
+			return nil, &usageError{fmt.Errorf("--part: %w", err)}
+		}
+	}
+	o.Settings, err = parseSettings(f.set)
+	return o, err
+}
+
+// benchDaemon says how a stoker with a root of its own is started, and where it answers.
+func benchDaemon(o *bench.Options, file string, env []string) {
 	o.Daemon = func(root string) *exec.Cmd {
-		cmd := exec.Command(executable, "--root", root)
-		if loaded.File != "" {
-			cmd.Args = append(cmd.Args, "--config", loaded.File)
+		cmd := exec.Command(o.Binary, "--root", root)
+		if file != "" {
+			cmd.Args = append(cmd.Args, "--config", file)
 		}
 		cmd.Env = slices.Clone(env)
 		return cmd
 	}
 	o.Socket = func(root string) (string, error) {
-		l, err := config.Load(config.Options{Path: loaded.File, Root: root, Environ: env})
+		l, err := config.Load(config.Options{Path: file, Root: root, Environ: env})
 		if err != nil {
 			return "", err
 		}
 		return l.SocketPath(), nil
 	}
-	o.Scenarios, err = f.chosen(usual)
-	return o, err
 }
 
 // benchLaunch has the drivers run as the worker would.
