@@ -83,8 +83,7 @@ func visibleTo(t *testing.T, d *Daemon, k, n int) string {
 		return engine.Launch{Env: workerEnv(nil, d.o.Config.Engine.Env, nil), Args: engineArgs(&d.o.Config.Engine)}, nil
 	}, n)
 	l, err := prepare(t.Context(), k)
-	var permanent *engine.PermanentError
-	if errors.As(err, &permanent) && permanent.Hint != "" {
+	if permanent, ok := errors.AsType[*engine.PermanentError](err); ok && permanent.Hint != "" {
 		return "?"
 	}
 	if err != nil {

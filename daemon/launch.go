@@ -48,8 +48,7 @@ func (d *Daemon) launchEcho(context.Context) (engine.Launch, error) {
 // launchVLLM finds the interpreter anew for each start: the user may have mended it meanwhile.
 func (d *Daemon) launchVLLM(ctx context.Context) (engine.Launch, error) {
 	python, err := FindPython(ctx, &d.o)
-	var unfit *pyenv.Error
-	if errors.As(err, &unfit) && !pyenv.IsTemporary(unfit) {
+	if unfit, ok := errors.AsType[*pyenv.Error](err); ok && !pyenv.IsTemporary(unfit) {
 		return engine.Launch{}, &engine.PermanentError{Message: unfit.Error(), Hint: unfit.Hint}
 	}
 	if err != nil {

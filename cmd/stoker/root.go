@@ -139,8 +139,7 @@ func (a *app) fail(cmd *cobra.Command, err error) int {
 		err = &usageError{err}
 	}
 	code, hint := a.classify(cmd, err)
-	var exit *exitError
-	if errors.As(err, &exit) && exit.err == nil {
+	if exit, ok := errors.AsType[*exitError](err); ok && exit.err == nil {
 		return code
 	}
 	if all := config.All(err); len(all) > 0 {

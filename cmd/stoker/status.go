@@ -76,8 +76,7 @@ func (a *app) watchStatus(ctx context.Context, asJSON bool) error {
 	for {
 		fmt.Fprint(a.stdout, clear)
 		err := a.withSource(ctx, func(src api.Source, loaded *config.Loaded) error { return a.showStatus(ctx, src, loaded, asJSON) })
-		var exit *exitError
-		if err != nil && !errors.As(err, &exit) {
+		if _, exits := errors.AsType[*exitError](err); err != nil && !exits {
 			return err
 		}
 		select {

@@ -66,8 +66,7 @@ func (e *edition) inputOrder() bool {
 
 // lacking says of an outbox without room how much the result files need, and gives back what half of them took up.
 func (e *edition) lacking(err error) error {
-	var share *shareError
-	if !durable.IsFull(err) || !errors.As(err, &share) {
+	if _, shared := errors.AsType[*shareError](err); !shared || !durable.IsFull(err) {
 		return err
 	}
 	if e.b.Publication() == nil {
@@ -275,10 +274,10 @@ func (e *edition) restore() error {
 
 // mend makes another edition if that is what an error of install calls for, else it returns the error.
 func (e *edition) mend(err error) error {
-	var taken *nameTakenError
+	_, taken := errors.AsType[*nameTakenError](err)
 	log := e.p.o.Logger.With().Str("batch", e.b.Meta.ID).Logger()
 	switch {
-	case errors.As(err, &taken):
+	case taken:
 		log.Warn().Err(err).Msg("somebody put a file there; publishing under another name")
 		return e.rename()
 	case errors.Is(err, errDiffers):

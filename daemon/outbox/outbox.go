@@ -215,9 +215,8 @@ func (p *Publisher) putBack(failed []failure, pause time.Duration) {
 
 // leaveOut gives a batch up until the next start, unless the error is the whole state's.
 func (p *Publisher) leaveOut(b *store.Batch, cause error) error {
-	var final *store.FinalError
 	err := errors.Join(cause, b.Close())
-	if errors.As(err, &final) {
+	if _, final := errors.AsType[*store.FinalError](err); final {
 		return err
 	}
 	p.o.Unreadable(b.Meta.ID, err)
@@ -226,8 +225,8 @@ func (p *Publisher) leaveOut(b *store.Batch, cause error) error {
 
 // rest waits, but not while there is a batch that was not tried yet. What lacks room is tried again once there is.
 func (p *Publisher) rest(ctx context.Context, d time.Duration, cause error) {
-	var full *durable.FullError
-	if errors.As(cause, &full) {
+	full, _ := errors.AsType[*durable.FullError](cause)
+	if full != nil {
 		d = maxPause
 	}
 	end := time.Now().Add(d)
@@ -325,9 +324,9 @@ func onShare(err error) error {
 
 // isWaitedFor tells faults of the share, and what is lacking wherever it is, from what waiting does not end.
 func isWaitedFor(err error) bool {
-	var final *store.FinalError
-	var share *shareError
-	return !errors.As(err, &final) && (errors.As(err, &share) || durable.IsFull(err) || store.IsScarce(err))
+	_, final := errors.AsType[*store.FinalError](err)
+	_, shared := errors.AsType[*shareError](err)
+	return !final && (shared || durable.IsFull(err) || store.IsScarce(err))
 }
 
 // publish takes a complete batch to its end. Each step may be repeated: a crash or a fault in between goes on with the
