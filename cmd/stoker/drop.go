@@ -41,7 +41,7 @@ func planDrops(paths []string, c *config.Config, f submitFlags) ([]drop, error) 
 	for _, path := range paths {
 		name := filepath.Base(path)
 		if f.name != "" {
-			name = f.name
+			name = withSuffix(f.name, name)
 		}
 		if err := checkDropName(path, name); err != nil {
 			return nil, err
@@ -55,6 +55,16 @@ func planDrops(paths []string, c *config.Config, f submitFlags) ([]drop, error) 
 		})
 	}
 	return drops, nil
+}
+
+// withSuffix gives a name without a suffix that of the file.
+func withSuffix(name, file string) string {
+	_, _, has := store.SplitInputName(name)
+	stem, _, ok := store.SplitInputName(file)
+	if has || !ok || filepath.Ext(name) != "" {
+		return name
+	}
+	return name + file[len(stem):]
 }
 
 // checkDropName refuses a name that the inbox would not take.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"stoker/daemon/api"
+	"stoker/daemon/dispatch"
 	"stoker/engine"
 	"stoker/store"
 	"stoker/store/batchfile/check"
@@ -38,6 +40,9 @@ func (a *app) follow(ctx context.Context, src api.Source, drops []drop, done <-c
 			return batches, nil
 		}
 		if err := engineDown(status); err != nil && !ended {
+			return nil, err
+		}
+		if err := otherModel(status, batches); err != nil && done != nil {
 			return nil, err
 		}
 		p.show(status, batches)
@@ -79,6 +84,24 @@ func engineDown(s *api.Status) error {
 		return nil
 	}
 	return &exitError{code: exitFailure, err: fmt.Errorf("the engine is down: %s", s.Engine.Reason), hint: s.Engine.Hint}
+}
+
+// otherModel is an error once a batch waits for the model that it began with.
+func otherModel(s *api.Status, batches []api.Batch) error {
+	if s.Dispatch == nil {
+		return nil
+	}
+	for i := range batches {
+		b := &batches[i]
+		waits := func(r dispatch.Running) bool { return r.ID == b.ID && r.Reason == dispatch.ModelChanged }
+		if slices.ContainsFunc(s.Dispatch.Running, waits) {
+			return &exitError{
+				code: exitFailure, err: fmt.Errorf("%s began with another model than %s", check.Printable(b.InputName), s.Engine.Model),
+				hint: "give it that model: 'stoker show' names it",
+			}
+		}
+	}
+	return nil
 }
 
 // reportEnded prints how each batch ended and where its results are. The error is the worst of their ends.

@@ -29,7 +29,7 @@ func newListCommand(a *app) *cobra.Command {
 		Short: "List batches, oldest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if state != "" && !slices.Contains(states(), store.State(state)) {
+			if state != "" && !slices.Contains(append(states(), "expired", "cancelling", "cancelled"), store.State(state)) { // OpenAI's, too
 				return &usageError{fmt.Errorf("%q is no state", state)}
 			}
 			return a.withSource(cmd.Context(), func(src api.Source, _ *config.Loaded) error {

@@ -164,7 +164,7 @@ func (a *app) onceConfig(paths []string, f onceFlags) (*config.Loaded, error) {
 		return loaded, nil
 	}
 	loaded.Inbox.Ready = config.ReadyRename // nobody but this command drops into an inbox of its own
-	root, err := a.newOnceRoot(paths)
+	root, err := a.newOnceRoot(paths, &loaded.Engine)
 	if err != nil {
 		return nil, err
 	}
@@ -178,9 +178,11 @@ func (a *app) onceConfig(paths []string, f onceFlags) (*config.Loaded, error) {
 
 func onceRoot(l *config.Loaded) string { return filepath.Dir(l.Paths.Inbox) }
 
-// newOnceRoot is $XDG_STATE_HOME/stoker/once/HASH, with a hash of the files' paths and contents.
-func (a *app) newOnceRoot(paths []string) (string, error) {
+// newOnceRoot is $XDG_STATE_HOME/stoker/once/HASH, with a hash of the model and of the files' paths and contents: what one model
+// began is not gone on with by another.
+func (a *app) newOnceRoot(paths []string, e *config.Engine) (string, error) {
 	digest := sha256.New()
+	fmt.Fprintf(digest, "%s\x00%s\x00%s\x00", e.Kind, e.Model, e.Revision)
 	for _, p := range paths {
 		abs, err := filepath.Abs(p)
 		if err != nil {
@@ -283,7 +285,10 @@ type delivery struct {
 // planDelivery says where the results go. Of a run that goes on with one that died, some may be there already.
 func planDelivery(paths []string, output string, hasRoot, resumes bool) ([]delivery, error) {
 	st, err := os.Stat(output)
-	folder := len(paths) > 1 || err == nil && st.IsDir()
+	folder := len(paths) > 1 || strings.HasSuffix(output, "/") || err == nil && st.IsDir()
+	if folder && output != "" && err == nil && !st.IsDir() {
+		return nil, &usageError{fmt.Errorf("--output %s is a file, and the results need a folder", output)}
+	}
 	var plan []delivery
 	for _, p := range paths {
 		stem, _, _ := store.SplitInputName(filepath.Base(p))

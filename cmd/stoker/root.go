@@ -81,7 +81,9 @@ crash loses or doubles a line, feeds it to a vLLM engine that stays loaded betwe
 into an outbox.`,
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		Version:           version(),
 	}
+	root.SetVersionTemplate("stoker {{.Version}}\n")
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

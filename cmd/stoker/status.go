@@ -30,12 +30,11 @@ func newStatusCommand(a *app) *cobra.Command {
 engine is down for good.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			write := a.statusWriter(asJSON, watch)
 			if watch {
-				return a.watchStatus(cmd.Context(), asJSON)
+				return a.watchStatus(cmd.Context(), write)
 			}
-			return a.withSource(cmd.Context(), func(src api.Source, loaded *config.Loaded) error {
-				return a.showStatus(cmd.Context(), src, loaded, asJSON)
-			})
+			return a.showStatus(cmd.Context(), write)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write one JSON object")
@@ -43,39 +42,57 @@ engine is down for good.`,
 	return cmd
 }
 
-func (a *app) showStatus(ctx context.Context, src api.Source, loaded *config.Loaded, asJSON bool) error {
-	s, err := src.Status(ctx)
-	if err != nil {
-		return err
-	}
-	if asJSON {
-		err = a.writeJSON(s)
-	} else {
-		writeStatus(a.stdout, s, loaded)
-	}
+type statusWriter func(*api.Status, *config.Loaded) error
+
+// statusWriter writes a report as it was asked for. One that is watched is a stream, each line of which says what it is.
+func (a *app) statusWriter(asJSON, watch bool) statusWriter {
 	switch {
-	case err != nil:
-		return err
-	case !s.Running:
-		a.noteHidden(loaded)
-		a.complain("hint", a.howToStart())
-		return &exitError{code: exitNotRunning}
-	case s.Engine.State == engine.Failed:
-		return &exitError{code: exitFailure}
+	case asJSON && watch:
+		return func(s *api.Status, _ *config.Loaded) error {
+			return a.writeJSON(struct {
+				Type string `json:"type"`
+				*api.Status
+			}{"status", s})
+		}
+	case asJSON:
+		return func(s *api.Status, _ *config.Loaded) error { return a.writeJSON(s) }
 	}
-	return nil
+	clear := ""
+	if watch && isTerminal(a.stdout) {
+		clear = "\x1b[H\x1b[2J"
+	}
+	return func(s *api.Status, loaded *config.Loaded) error {
+		fmt.Fprint(a.stdout, clear)
+		writeStatus(a.stdout, s, loaded)
+		return nil
+	}
+}
+
+func (a *app) showStatus(ctx context.Context, write statusWriter) error {
+	return a.withSource(ctx, func(src api.Source, loaded *config.Loaded) error {
+		s, err := src.Status(ctx)
+		if err == nil {
+			err = write(s, loaded)
+		}
+		switch {
+		case err != nil:
+			return err
+		case !s.Running:
+			a.noteHidden(loaded)
+			a.complain("hint", a.howToStart())
+			return &exitError{code: exitNotRunning}
+		case s.Engine.State == engine.Failed:
+			return &exitError{code: exitFailure}
+		}
+		return nil
+	})
 }
 
 const watchEvery = time.Second
 
-func (a *app) watchStatus(ctx context.Context, asJSON bool) error {
-	clear := ""
-	if isTerminal(a.stdout) && !asJSON {
-		clear = "\x1b[H\x1b[2J"
-	}
+func (a *app) watchStatus(ctx context.Context, write statusWriter) error {
 	for {
-		fmt.Fprint(a.stdout, clear)
-		err := a.withSource(ctx, func(src api.Source, loaded *config.Loaded) error { return a.showStatus(ctx, src, loaded, asJSON) })
+		err := a.showStatus(ctx, write)
 		if _, exits := errors.AsType[*exitError](err); err != nil && !exits {
 			return err
 		}

@@ -26,6 +26,9 @@ type Unreadable struct {
 	Reason string `json:"reason"`
 }
 
+// ModelChanged is why a batch waits that began with another model than the one that is loaded.
+const ModelChanged = "model_changed"
+
 // Running is an open batch.
 type Running struct {
 	ID         string         `json:"id"`
@@ -80,7 +83,7 @@ func (d *Dispatcher) describe(r *run) Running {
 	case r.leftOut:
 		v.Reason = "damaged"
 	case r.foreignModel(d.capacity.Model):
-		v.Reason = "model_changed"
+		v.Reason = ModelChanged
 	case d.full != nil:
 		v.Reason = d.full.Error()
 	}
