@@ -6,6 +6,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"stoker/store/layout"
 )
 
 // FileName is a name as the filesystem holds it: bytes, not always UTF-8. In JSON it is a string, or {"base64":"…"}
@@ -50,7 +52,7 @@ const (
 
 // maxName is the longest file name of common filesystems, in bytes; LongestSuffix what stoker appends at most.
 const (
-	maxName       = 255
+	maxName       = layout.MaxName
 	LongestSuffix = len("~9999.duplicate.json")
 )
 

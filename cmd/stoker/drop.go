@@ -17,6 +17,7 @@ import (
 	"stoker/daemon/share"
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/store/layout"
 )
 
 // drop is one file on its way into the inbox.
@@ -32,7 +33,7 @@ func planDrops(paths []string, c *config.Config, f submitFlags) ([]drop, error) 
 	if f.name != "" && len(paths) > 1 {
 		return nil, &usageError{errors.New("--name goes with one FILE")}
 	}
-	if f.queue != "" && (strings.ContainsRune(f.queue, '/') || !inbox.IsQueue(f.queue)) {
+	if f.queue != "" && !layout.IsQueue(f.queue) {
 		return nil, &usageError{fmt.Errorf("%q is no name of a queue", f.queue)}
 	}
 	dir := filepath.Join(c.Paths.Inbox, f.queue)

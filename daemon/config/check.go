@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"stoker/store/layout"
 )
 
 const (
@@ -112,7 +114,7 @@ func (c *checks) positive(k key, d Duration) {
 func (c *checks) queues() {
 	for _, name := range sortedNames(c.loaded.Queue) {
 		k := key{"queue", name}
-		if name == "" || strings.HasPrefix(name, ".") || strings.ContainsAny(name, "/\x00") || len(name) > 255 {
+		if !layout.IsQueue(name) {
 			c.refuse(k, "a queue is named as its folder in the inbox", "%q cannot be a queue's folder", name)
 		}
 		c.requestDefaults(k.child("defaults"), c.loaded.Queue[name].Defaults)

@@ -14,6 +14,7 @@ import (
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/layout"
 )
 
 // setAside is how far a duplicate is on its way out.
@@ -94,7 +95,7 @@ func (n *setAsideNote) isValid() bool {
 			return false
 		}
 	}
-	return n.Queue == "" || IsQueue(n.Queue)
+	return n.Queue == "" || layout.IsQueue(n.Queue)
 }
 
 // noteSetAside says of a claim that its file is about to get a name in the archive.

@@ -3,7 +3,6 @@ package inbox
 import (
 	"path"
 	"strings"
-	"unicode/utf8"
 
 	"stoker/store"
 )
@@ -24,12 +23,6 @@ func IsIgnored(name string) bool {
 		}
 	}
 	return false
-}
-
-// IsQueue reports whether a name is that of a sub-folder which people drop into. A queue's name stands in JSON and in the
-// configuration, which hold nothing but UTF-8.
-func IsQueue(name string) bool {
-	return name != "" && len(name) <= maxQueueName && !strings.ContainsAny(name, "/\x00") && utf8.ValidString(name) && !strings.HasPrefix(name, ".") && !strings.EqualFold(name, "@eaDir") && name != "__MACOSX" && !strings.HasPrefix(name, "#")
 }
 
 // isBatch reports whether a name is that of a batch file.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stoker/store"
+	"stoker/store/layout"
 )
 
 // Two duplicates whose names are so long that their notes' names are cut: each has a note of its own, and the inbox
@@ -61,7 +62,7 @@ func FuzzNumbered(f *testing.F) {
 			return // no name of a file
 		}
 		IsIgnored(name)
-		IsQueue(name)
+		layout.IsQueue(name)
 		if stem, suffixes := splitName(name); stem+suffixes != name {
 			t.Fatalf("%q is cut into %q and %q", name, stem, suffixes)
 		}

@@ -103,7 +103,7 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	queue, err := in.claimQueue(id)
+	queue, err := in.queueOf(id)
 	if err != nil {
 		return nil, err
 	}
@@ -116,15 +116,6 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 	}
 	c.duplicate, err = in.copiedAside(id, name)
 	return c, err
-}
-
-// claimQueue is the queue of a claim, which must be a folder's name.
-func (in *Inbox) claimQueue(id string) (string, error) {
-	queue, err := in.queueOf(id)
-	if err == nil && queue != "" && (!IsQueue(queue) || strings.ContainsAny(queue, "/\x00")) {
-		err = fmt.Errorf("%q is no name of a queue", queue)
-	}
-	return queue, err
 }
 
 // isClaimed tells the claimed file from what stands beside it: the queue's name, whole or half written, and what NFS

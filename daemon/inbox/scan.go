@@ -16,6 +16,7 @@ import (
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/layout"
 )
 
 // fileKey is where a file lies in the inbox.
@@ -75,7 +76,7 @@ func (in *Inbox) scan() error {
 	var queues []string
 	for _, e := range root {
 		switch {
-		case e.IsDir() && IsQueue(e.Name()):
+		case e.IsDir() && layout.IsQueue(e.Name()):
 			queues = append(queues, e.Name())
 		case e.IsDir() && !utf8.ValidString(e.Name()):
 			in.ignore("", e.Name(), "a queue's name must be UTF-8")

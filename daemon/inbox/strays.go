@@ -9,6 +9,7 @@ import (
 
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/store/layout"
 )
 
 // Whoever may write to the inbox may write to .processing, too. What stoker finds there and did not put there is either
@@ -84,9 +85,6 @@ func isBatchFile(e fs.DirEntry) bool {
 	return isClaimed(e) && e.Type().IsRegular() && isBatch(e.Name())
 }
 
-// maxQueueName is the longest name that a folder has.
-const maxQueueName = 255
-
 // queueOf reads which queue a claimed file was dropped into. It stands in a path afterwards, so that nothing but a
 // queue's name will do.
 func (in *Inbox) queueOf(id string) (string, error) {
@@ -98,11 +96,11 @@ func (in *Inbox) queueOf(id string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	name, err := io.ReadAll(io.LimitReader(f, maxQueueName+1))
+	name, err := io.ReadAll(io.LimitReader(f, layout.MaxName+1))
 	if err != nil {
 		return "", err
 	}
-	if !IsQueue(string(name)) {
+	if !layout.IsQueue(string(name)) {
 		return "", errors.New("its " + queueFile + " names no queue")
 	}
 	return string(name), nil
