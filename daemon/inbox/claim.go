@@ -284,7 +284,10 @@ func (in *Inbox) mayAdmit(c *claim) bool {
 }
 
 // isLarge reports whether a file may be large, as a compressed one always may.
-func (c *claim) isLarge() bool { return c.print.size > largeFile || isCompressed(string(c.name)) }
+func (c *claim) isLarge() bool {
+	_, compression, _ := store.SplitInputName(string(c.name))
+	return c.print.size > largeFile || compression != store.Plain
+}
 
 func (in *Inbox) largeAdmissions() (n int) {
 	for _, c := range in.admitting {

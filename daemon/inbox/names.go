@@ -41,9 +41,3 @@ func splitName(name string) (stem, suffixes string) {
 	}
 	return name, ""
 }
-
-// isCompressed reports whether a batch file's contents are packed.
-func isCompressed(name string) bool {
-	_, suffixes := splitName(name)
-	return len(suffixes) > len(".jsonl")
-}
