@@ -15,6 +15,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"stoker/store/durable"
+	"stoker/store/layout"
 )
 
 // Meta is what is fixed about a batch when it is accepted: STATE/batches/ID/meta.json.
@@ -69,6 +70,14 @@ func (s State) known() bool {
 
 // Ended reports whether nothing more will happen to a batch in this state.
 func (s State) Ended() bool { return s == Completed || s == Failed }
+
+// ArchiveFolder is where in the archive the input of a batch goes that ended in this state.
+func (s State) ArchiveFolder() string {
+	if s == Failed {
+		return layout.Failed
+	}
+	return layout.Done
+}
 
 // Engine is what answered requests of a batch.
 type Engine struct {

@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stoker/store/durable"
+	"stoker/store/layout"
 )
 
 // Rebuilt is what Rebuild found and did.
@@ -174,10 +175,8 @@ func (r *Record) fits(m *Meta) bool {
 
 // claimDir is where a batch's file is while it is claimed.
 func (s *Store) claimDir(folders Folders, id string) string {
-	return filepath.Join(folders.Inbox, processingDir, s.instance, id)
+	return layout.ClaimDir(folders.Inbox, s.instance, id)
 }
-
-const processingDir = ".processing"
 
 // isClaimed reports whether a batch's file is claimed. When in doubt it is not.
 func (s *Store) isClaimed(m *Meta, folders Folders) bool {
@@ -218,7 +217,7 @@ func (r *rebuild) instanceOfClaims() (string, error) {
 	if err != nil || r.folders.Inbox == "" {
 		return "", err
 	}
-	root := filepath.Join(r.folders.Inbox, processingDir)
+	root := layout.ClaimsDir(r.folders.Inbox, "")
 	instances, err := readDir(r.folders.FS, root)
 	for _, d := range instances {
 		if _, err := ulid.ParseStrict(d.Name()); err != nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.etcd.io/bbolt"
 	"pgregory.net/rapid"
+
+	"stoker/store/layout"
 )
 
 // contentsOf is what a database says, in a form to be compared.
@@ -341,7 +343,7 @@ func TestRebuildFindsMisfits(t *testing.T) {
 func TestRebuildFindsTheInstance(t *testing.T) {
 	w := newWorld(t, fastDir(t))
 	w.admitLines(1)
-	must(t, os.MkdirAll(filepath.Join(w.folders().Inbox, processingDir, "01M86DEVM7YPWXY5HFM6MYEQBR", NewID()), 0o755)) // another stoker's
+	must(t, os.MkdirAll(layout.ClaimDir(w.folders().Inbox, "01M86DEVM7YPWXY5HFM6MYEQBR", NewID()), 0o755)) // another stoker's
 	instance := w.Instance()
 	must(t, w.Close())
 	forget := func(w *world) {
@@ -351,7 +353,7 @@ func TestRebuildFindsTheInstance(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	must(t, w.Close())
-	must(t, os.RemoveAll(filepath.Join(w.folders().Inbox, processingDir)))
+	must(t, os.RemoveAll(layout.ClaimsDir(w.folders().Inbox, "")))
 	if r := w.rebuild(forget); r.Instance == instance || r.Adopted {
 		t.Errorf("%+v", r)
 	}

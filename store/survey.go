@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stoker/store/durable"
+	"stoker/store/layout"
 )
 
 // survey looks at what lies in the folders around batches: temporary files of attempts that died, and folders that are no
@@ -226,7 +227,7 @@ func (s *survey) lookAtArchive() {
 	if s.folders.Archive == "" {
 		return
 	}
-	for _, folder := range []string{"done", "failed", "duplicate"} {
+	for _, folder := range []string{layout.Done, layout.Failed, layout.Duplicate} {
 		s.eachFolder(filepath.Join(s.folders.Archive, folder), func(dir string) {
 			for _, name := range temporaries(s.folders.FS, dir) {
 				path := filepath.Join(dir, name)

@@ -368,11 +368,7 @@ func (v *verifier) checkArchived(dir string) {
 	if v.folders.Archive == "" || r.Changed { // what it was changed to is not known
 		return
 	}
-	folder := "done"
-	if r.State == Failed {
-		folder = "failed"
-	}
-	archive := filepath.Join(v.folders.Archive, folder, r.Queue)
+	archive := filepath.Join(v.folders.Archive, r.State.ArchiveFolder(), r.Queue)
 	if r.EndedAt <= v.began && !v.holds(archive, r.Input) {
 		v.note(filepath.Join(archive, string(r.Input.Name)), "the input is in the archive no more")
 	}

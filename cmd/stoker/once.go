@@ -21,6 +21,7 @@ import (
 	"stoker/engine/environment"
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/store/layout"
 )
 
 type onceFlags struct {
@@ -266,7 +267,7 @@ func delivered(outbox string, b *api.Batch) bool {
 // yet admitted.
 func claimed(to string, sum durable.SHA256) bool {
 	inbox, name := filepath.Split(to)
-	claims, _ := fs.Glob(os.DirFS(inbox), ".processing/*/*") // not with the name: it may look like a pattern
+	claims, _ := fs.Glob(os.DirFS(inbox), layout.ClaimDir("", "*", "*")) // not with the name: it may look like a pattern
 	same := func(path string) bool {
 		got, _, err := durable.Hash(durable.Local{}, path)
 		return err == nil && got == sum

@@ -238,10 +238,7 @@ func (a *archiver) note(problem error) {
 }
 
 func (a *archiver) archiveOne(r *store.Record) error {
-	in, folder := a.in, "done"
-	if r.State == store.Failed {
-		folder = "failed"
-	}
+	in, folder := a.in, r.State.ArchiveFolder()
 	in.dropLink(r.ID)
 	from := in.claimPath(r.ID, r.Input.Name)
 	to, err := in.move(from, folder, r.Queue, r.Input.Name, func(string) error { return nil })

@@ -43,7 +43,7 @@ func (a *archiver) setAsideAll(ctx context.Context) {
 func (a *archiver) setAsideOne(c *claim) error {
 	d := c.duplicate
 	if d.moved == "" {
-		to, err := a.in.move(a.in.claimPath(c.id, c.name), duplicates, c.queue, c.name, func(to string) error { return a.in.noteSetAside(c, to) })
+		to, err := a.in.move(a.in.claimPath(c.id, c.name), layout.Duplicate, c.queue, c.name, func(to string) error { return a.in.noteSetAside(c, to) })
 		if err != nil && a.in.isGone(c.id, c.name) {
 			if to, err = a.in.wentTo(c.id); to == "" || err != nil {
 				return err // somebody took it away
@@ -74,9 +74,6 @@ func (in *Inbox) departed(d departure) {
 	}
 	in.release(d.claim)
 }
-
-// duplicates is the folder of the archive that they are set aside in.
-const duplicates = "duplicate"
 
 // duplicateFile stands beside a claimed file that is on its way out, for a crash between its move and its note.
 const duplicateFile = ".duplicate"
@@ -113,7 +110,7 @@ func (in *Inbox) dropHalfSetAside(id, queue string) error {
 	if _, err := in.o.FS.Lstat(in.claimPath(id, duplicateFile)); err != nil {
 		return ignoreMissing(err)
 	}
-	return in.dropHalf(id, duplicates, queue)
+	return in.dropHalf(id, layout.Duplicate, queue)
 }
 
 // wentTo is where a duplicate is that an attempt before moved away, and could not say so; "" if there is none.
@@ -132,9 +129,9 @@ func (in *Inbox) movedDuplicate(id string) (*claim, error) {
 	if note == nil || err != nil {
 		return nil, err
 	}
-	to := filepath.Join(in.o.Archive, duplicates, note.Queue, string(note.As))
+	to := filepath.Join(in.o.Archive, layout.Duplicate, note.Queue, string(note.As))
 	if _, err := in.o.FS.Lstat(to); errors.Is(err, fs.ErrNotExist) { // somebody took the file away, maybe while it was copied
-		return nil, in.dropHalf(id, duplicates, note.Queue)
+		return nil, in.dropHalf(id, layout.Duplicate, note.Queue)
 	} else if err != nil {
 		return nil, err
 	}
@@ -161,7 +158,7 @@ func (in *Inbox) copiedAside(id string, name store.FileName) (*setAside, error) 
 	if note == nil || err != nil {
 		return nil, err
 	}
-	to, err := in.copied(in.claimPath(id, name), filepath.Join(in.o.Archive, duplicates, note.Queue))
+	to, err := in.copied(in.claimPath(id, name), filepath.Join(in.o.Archive, layout.Duplicate, note.Queue))
 	if to == "" || err != nil {
 		return nil, err
 	}

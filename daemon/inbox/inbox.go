@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/layout"
 )
 
 // Settings are what may change while an Inbox runs. Durations are as in the configuration's [inbox].
@@ -409,7 +409,7 @@ func (in *Inbox) awaitAdmissions() {
 }
 
 func (in *Inbox) processing() string {
-	return filepath.Join(in.o.Dir, ".processing", in.o.Store.Instance())
+	return layout.ClaimsDir(in.o.Dir, in.o.Store.Instance())
 }
 
 func ignoreMissing(err error) error {

@@ -255,7 +255,7 @@ func (in *Inbox) hasSidecar(k fileKey) bool {
 
 func (in *Inbox) foreignClaims() []Foreign {
 	var all []Foreign
-	root := filepath.Join(in.o.Dir, ".processing")
+	root := layout.ClaimsDir(in.o.Dir, "")
 	dirs, _ := in.o.FS.ReadDir(root)
 	for _, d := range dirs {
 		if d.IsDir() && d.Name() != in.o.Store.Instance() && len(all) < maxIgnored {

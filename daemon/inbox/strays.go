@@ -21,7 +21,7 @@ func (in *Inbox) stray(name, reason string) {
 	if len(in.strays) >= maxIgnored {
 		return
 	}
-	s := Waiting{Name: store.FileName(filepath.Join(".processing", in.o.Store.Instance(), name)), State: "ignored", Reason: reason}
+	s := Waiting{Name: store.FileName(layout.ClaimDir("", in.o.Store.Instance(), name)), State: "ignored", Reason: reason}
 	if !slices.Contains(in.strayed, s) { // once, not each time
 		in.o.Logger.Warn().Str("name", s.Name.String()).Str("reason", reason).Msg("something under .processing is no claim")
 	}

@@ -1,10 +1,26 @@
-// Package layout says which folders stoker shares with people, and what their names mean. It is pure.
+// Package layout says how the folders are laid out that stoker shares with people. It is pure.
 package layout
 
 import (
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 )
+
+// The folders of the archive.
+const (
+	Done      = "done"
+	Failed    = "failed"
+	Duplicate = "duplicate"
+)
+
+// ClaimsDir holds the claims of one stoker, which its instance's id names; without one it holds such folders.
+func ClaimsDir(inbox, instance string) string { return filepath.Join(inbox, ".processing", instance) }
+
+// ClaimDir is where a file is while it is claimed.
+func ClaimDir(inbox, instance, id string) string {
+	return filepath.Join(ClaimsDir(inbox, instance), id)
+}
 
 // MaxName is the longest file name of common filesystems, in bytes.
 const MaxName = 255
