@@ -26,7 +26,7 @@ func (in *Inbox) refused(err error, path, need string) string {
 	if !errors.Is(err, syscall.EACCES) {
 		return reason
 	}
-	st, err := in.o.FS.Lstat(path)
+	st, err := in.fs.Lstat(path)
 	if err != nil {
 		return reason
 	}
@@ -50,7 +50,7 @@ func (in *Inbox) takeFrom(k fileKey, err error) string {
 	if at, ok := errors.AsType[*os.PathError](err); ok && at.Op == "mkdir" {
 		return filepath.Dir(at.Path)
 	}
-	return filepath.Join(in.o.Dir, k.queue)
+	return filepath.Join(in.inboxDir, k.queue)
 }
 
 func groupName(gid int) string {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"stoker/daemon/pulse"
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
@@ -19,23 +20,25 @@ import (
 // archiver moves files out of .processing: the inputs of ended batches, and duplicates. It has a goroutine of its own,
 // because the archive may be on another share than the inbox, and hang.
 type archiver struct {
-	in   *Inbox // one of its own, of which it uses only what has no state
-	wake chan struct{}
-	left chan departure // what became of duplicates
+	folders
+	store *store.Store
+	pulse *pulse.Pulse
+	wake  chan struct{}
+	left  chan departure // what became of duplicates
 
 	found []*store.Record // by recover; until it is known which names they had noted
 
 	mu        sync.Mutex
 	pollEvery time.Duration   // the first pause between two tries
 	ended     []*store.Record // batches whose input is to leave .processing
-	aside     []*claim        // duplicates to be set aside, each once
+	aside     []*duplicate    // to be set aside, each once
 	problem   error           // why ended is not empty
 }
 
 // departure is what setting a duplicate aside came to.
 type departure struct {
-	claim *claim
-	err   error
+	duplicate *duplicate
+	err       error
 }
 
 // Archive is what waits to be archived.
@@ -46,11 +49,11 @@ type Archive struct {
 	Lacks *durable.FullError `json:"-"` // what Problem says, if it is that
 }
 
-func newArchiver(in *Inbox) *archiver {
-	own := &Inbox{o: in.o, reserved: in.reserved}
-	own.o.Settings = Settings{} // which are the inbox's
-	own.o.FS = in.o.ArchiveFS
-	return &archiver{in: own, pollEvery: in.o.PollEvery, wake: make(chan struct{}, 1), left: make(chan departure)}
+func newArchiver(o *Options, f folders) *archiver {
+	f.fs = o.ArchiveFS
+	return &archiver{
+		folders: f, store: o.Store, pulse: o.ArchivePulse, pollEvery: o.PollEvery, wake: make(chan struct{}, 1), left: make(chan departure),
+	}
 }
 
 func (a *archiver) status() Archive {
@@ -73,9 +76,9 @@ func (a *archiver) archive(records ...*store.Record) {
 }
 
 // setAside queues a duplicate. It does not block.
-func (a *archiver) setAside(c *claim) {
+func (a *archiver) setAside(d *duplicate) {
 	a.mu.Lock()
-	a.aside = append(a.aside, c)
+	a.aside = append(a.aside, d)
 	a.mu.Unlock()
 	a.signal()
 }
@@ -142,12 +145,12 @@ const (
 // rest waits until there is something to do, or until what failed is to be tried again.
 func (a *archiver) rest(ctx context.Context, again <-chan time.Time) why {
 	for {
-		a.in.o.ArchivePulse.Beat()
+		a.pulse.Beat()
 		faults.Hang("archive")
 		select {
 		case <-ctx.Done():
 			return ended
-		case <-a.in.o.ArchivePulse.Asked():
+		case <-a.pulse.Asked():
 		case <-a.wake:
 			return woken
 		case <-again:
@@ -158,9 +161,9 @@ func (a *archiver) rest(ctx context.Context, again <-chan time.Time) why {
 
 // recover finds the inputs that a former life did not archive.
 func (a *archiver) recover() {
-	records, err := a.in.o.Store.List()
+	records, err := a.store.List()
 	if err != nil {
-		a.in.o.Logger.Error().Err(err).Msg("cannot list batches")
+		a.log.Error().Err(err).Msg("cannot list batches")
 	}
 	for _, r := range records {
 		if r.State.Ended() && !r.Archived {
@@ -173,7 +176,7 @@ func (a *archiver) recover() {
 // reserve reserves the names that inputs had noted which a former life did not archive, before others get them.
 func (a *archiver) reserve() error {
 	for len(a.found) > 0 {
-		if err := a.in.reserveNoted(a.found[0].ID); err != nil {
+		if err := a.reserveNoted(a.found[0].ID); err != nil {
 			return fmt.Errorf("archive %s: %w", a.found[0].Input.Name, err)
 		}
 		a.found = a.found[1:]
@@ -231,36 +234,36 @@ func (a *archiver) note(problem error) {
 	a.mu.Unlock()
 	switch {
 	case problem != nil && (before == nil || before.Error() != problem.Error()):
-		a.in.o.Logger.Warn().Err(problem).Int("inputs", left).Msg("cannot archive; trying again")
+		a.log.Warn().Err(problem).Int("inputs", left).Msg("cannot archive; trying again")
 	case problem == nil && before != nil:
-		a.in.o.Logger.Info().Msg("archiving goes on")
+		a.log.Info().Msg("archiving goes on")
 	}
 }
 
 func (a *archiver) archiveOne(r *store.Record) error {
-	in, folder := a.in, r.State.ArchiveFolder()
-	in.dropLink(r.ID)
-	from := in.claimPath(r.ID, r.Input.Name)
-	to, err := in.move(from, folder, r.Queue, r.Input.Name, func(string) error { return nil })
-	if err != nil && in.isGone(r.ID, r.Input.Name) { // it was moved before a crash, or taken away
-		err = in.dropHalf(r.ID, folder, r.Queue)
+	folder := r.State.ArchiveFolder()
+	a.dropLink(r.ID)
+	from := a.claimPath(r.ID, r.Input.Name)
+	to, err := a.move(from, folder, r.Queue, r.Input.Name, func(string) error { return nil })
+	if err != nil && a.isGone(r.ID, r.Input.Name) { // it was moved before a crash, or taken away
+		err = a.dropHalf(r.ID, folder, r.Queue)
 	}
 	if err != nil {
-		return fmt.Errorf("archive %s: %w", r.Input.Name, durable.Full(in.o.Archive, r.Input.Bytes, err))
+		return fmt.Errorf("archive %s: %w", r.Input.Name, durable.Full(a.archiveDir, r.Input.Bytes, err))
 	}
-	in.reserved.release(r.ID)
+	a.reserved.release(r.ID)
 	faults.Crash("archive.moved")
-	if err := in.dropHalfSetAside(r.ID, r.Queue); err != nil {
+	if err := a.dropHalfSetAside(r.ID, r.Queue); err != nil {
 		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
 	}
-	in.giveBackRest(r.ID, r.Queue)
-	if err := in.removeClaimDir(r.ID); err != nil { // once the batch counts as archived nobody looks there any more
+	a.giveBackRest(r.ID, r.Queue)
+	if err := a.removeClaimDir(r.ID); err != nil { // once the batch counts as archived nobody looks there any more
 		return fmt.Errorf("archive %s: %w", r.Input.Name, err)
 	}
-	if err := in.o.Store.SetArchived(r.ID); err != nil {
+	if err := a.store.SetArchived(r.ID); err != nil {
 		return err
 	}
 	faults.Crash("archive.recorded")
-	in.o.Logger.Debug().Str("batch", r.ID).Str("path", to).Msg("input is archived")
+	a.log.Debug().Str("batch", r.ID).Str("path", to).Msg("input is archived")
 	return nil
 }

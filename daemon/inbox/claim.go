@@ -34,19 +34,20 @@ type claim struct {
 	need      int64              // bytes in the state, as far as a try has told
 	lacks     *durable.FullError // of them; nil if there are enough
 	complete  bool               // nothing more is expected of it
-	duplicate *setAside
+	duplicate *duplicate
 	tries     int // that failed, one after another
 	reason    string
 }
 
 func (c *claim) key() fileKey { return fileKey{c.queue, c.name} }
 
+// duplicateOf is the claim as the archiver gets it, to set it aside.
+func (c *claim) duplicateOf(batch string) *duplicate {
+	return &duplicate{id: c.id, queue: c.queue, name: c.name, bytes: c.print.size, of: batch}
+}
+
 // queueFile stands beside a claimed file and names its queue, for an admission that a crash cut off.
 const queueFile = ".queue"
-
-func (in *Inbox) claimPath(id string, name store.FileName) string {
-	return filepath.Join(in.processing(), id, string(name))
-}
 
 // claimsAtOnce bounds the files that one round claims, so that status and a stop need not wait for thousands.
 const claimsAtOnce = 100
@@ -118,7 +119,7 @@ func (in *Inbox) enter(c *claim, taken bool, err error) {
 func (in *Inbox) noteFailure(k fileKey, f *file, err error) {
 	reason := in.refused(err, in.takeFrom(k, err), toTake)
 	if f.failed != reason {
-		in.o.Logger.Warn().Err(err).Str("queue", k.queue).Str("name", k.name.String()).Str("reason", reason).Msg("cannot claim")
+		in.log.Warn().Err(err).Str("queue", k.queue).Str("name", k.name.String()).Str("reason", reason).Msg("cannot claim")
 	}
 	f.failed = reason
 	f.wait("cannot be claimed: " + reason)
@@ -141,7 +142,7 @@ func (in *Inbox) take(c *claim, f *file) (taken bool, err error) {
 		return false, err
 	}
 	from, to := in.path(c.key()), in.claimPath(c.id, c.name)
-	if err := in.o.FS.RenameNew(from, to); err != nil {
+	if err := in.fs.RenameNew(from, to); err != nil {
 		in.dropClaimDir(c.id)
 		return false, err
 	}
@@ -151,7 +152,7 @@ func (in *Inbox) take(c *claim, f *file) (taken bool, err error) {
 		return true, nil
 	}
 	// Somebody replaced it since it was looked at: it goes back and is watched anew.
-	if err := in.o.FS.RenameNew(to, from); err == nil {
+	if err := in.fs.RenameNew(to, from); err == nil {
 		in.dropClaimDir(c.id)
 		return false, nil
 	}
@@ -162,29 +163,29 @@ func (in *Inbox) take(c *claim, f *file) (taken bool, err error) {
 
 // makeProcessing makes the folder of this stoker's claims.
 func (in *Inbox) makeProcessing() error {
-	if err := durable.MkdirAll(in.o.FS, filepath.Dir(in.processing()), 0o775); err != nil { // other stokers' folders are in it, too
+	if err := durable.MkdirAll(in.fs, filepath.Dir(in.processing), 0o775); err != nil { // other stokers' folders are in it, too
 		return err
 	}
-	return durable.MkdirAll(in.o.FS, in.processing(), 0o755)
+	return durable.MkdirAll(in.fs, in.processing, 0o755)
 }
 
 // makeClaimDir makes a claim's folder, which is durable before its file is in it.
 func (in *Inbox) makeClaimDir(c *claim) error {
-	dir := filepath.Join(in.processing(), c.id)
-	if err := in.o.FS.Mkdir(dir, 0o755); err != nil {
+	dir := filepath.Join(in.processing, c.id)
+	if err := in.fs.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if err := durable.SyncDir(in.o.FS, in.processing()); err != nil {
+	if err := durable.SyncDir(in.fs, in.processing); err != nil {
 		return err
 	}
 	if c.queue == "" {
 		return nil
 	}
-	return durable.WriteFile(in.o.FS, filepath.Join(dir, queueFile), []byte(c.queue), 0o664)
+	return durable.WriteFile(in.fs, filepath.Join(dir, queueFile), []byte(c.queue), 0o664)
 }
 
 func (in *Inbox) isWatched(path string, f *file) (bool, error) {
-	st, err := in.o.FS.Lstat(path)
+	st, err := in.fs.Lstat(path)
 	if err != nil {
 		return false, err
 	}
@@ -211,10 +212,10 @@ func (in *Inbox) syncFolders(c *claim) error {
 	if faults.Planted("claim-not-synced") {
 		return nil
 	}
-	if err := durable.SyncDir(in.o.FS, filepath.Join(in.processing(), c.id)); err != nil {
+	if err := durable.SyncDir(in.fs, filepath.Join(in.processing, c.id)); err != nil {
 		return err
 	}
-	if err := durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, c.queue)); err != nil && !in.isReplaced(c.queue) {
+	if err := durable.SyncDir(in.fs, filepath.Join(in.inboxDir, c.queue)); err != nil && !in.isReplaced(c.queue) {
 		return err
 	}
 	return nil
@@ -223,7 +224,7 @@ func (in *Inbox) syncFolders(c *claim) error {
 // isReplaced reports whether a queue's folder was removed since, or something else has its name: it has no name left to be
 // synced.
 func (in *Inbox) isReplaced(queue string) bool {
-	st, err := in.o.FS.Lstat(filepath.Join(in.o.Dir, queue))
+	st, err := in.fs.Lstat(filepath.Join(in.inboxDir, queue))
 	return errors.Is(err, fs.ErrNotExist) || err == nil && !st.IsDir()
 }
 
@@ -233,16 +234,16 @@ func (in *Inbox) removeSidecars(k fileKey) error {
 	if in.o.Ready != ReadySidecar {
 		return nil
 	}
-	if _, err := in.o.FS.Lstat(in.path(k)); err == nil {
+	if _, err := in.fs.Lstat(in.path(k)); err == nil {
 		return nil // it announces another file of this name by now
 	}
 	removed := false
 	for _, path := range in.sidecars(k) {
-		switch err := in.o.FS.Remove(path); {
+		switch err := in.fs.Remove(path); {
 		case err == nil:
 			removed = true
 		case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, syscall.EISDIR): // people's to mend
-			in.o.Logger.Warn().Err(err).Msg("remove sidecar")
+			in.log.Warn().Err(err).Msg("remove sidecar")
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
@@ -250,7 +251,7 @@ func (in *Inbox) removeSidecars(k fileKey) error {
 	if !removed {
 		return nil
 	}
-	return durable.SyncDir(in.o.FS, filepath.Join(in.o.Dir, k.queue))
+	return durable.SyncDir(in.fs, filepath.Join(in.inboxDir, k.queue))
 }
 
 // admission is what admitting a claim came to.
@@ -324,7 +325,7 @@ func (in *Inbox) setAside(c *claim) {
 	if c.tries == 0 { // else it says what went wrong
 		c.reason = "is set aside: the same file is batch " + c.duplicate.of
 	}
-	in.archiver.setAside(c)
+	in.archiver.setAside(c.duplicate)
 }
 
 // isReady reports whether a claimed file may be copied: its claim is durable, and it did not change since it was last
@@ -335,7 +336,7 @@ func (in *Inbox) isReady(c *claim) bool {
 		return false
 	}
 	in.dropLink(c.id)
-	st, err := in.o.FS.Lstat(in.claimPath(c.id, c.name))
+	st, err := in.fs.Lstat(in.claimPath(c.id, c.name))
 	if err == nil && !st.Mode().IsRegular() {
 		in.giveBackOdd(c)
 		return false
@@ -369,7 +370,7 @@ func (in *Inbox) admit(ctx context.Context, c *claim) {
 
 func (in *Inbox) admissionOf(c *claim) store.Admission {
 	return store.Admission{
-		ID: c.id, FS: in.o.FS, Path: in.claimPath(c.id, c.name), Queue: c.queue, Defaults: in.o.Defaults(c.queue), MaxLine: in.o.MaxLine,
+		ID: c.id, FS: in.fs, Path: in.claimPath(c.id, c.name), Queue: c.queue, Defaults: in.o.Defaults(c.queue), MaxLine: in.o.MaxLine,
 		Strict: in.o.Strict, Complete: c.complete, NameTaken: in.nameTaken, SkipEnded: in.o.SkipEnded,
 	}
 }
@@ -382,7 +383,7 @@ func (in *Inbox) retry(c *claim, err error) {
 	c.tries++
 	c.reason = err.Error()
 	c.due = time.Now().Add(min(time.Second<<min(c.tries, 6), maxRetry))
-	in.o.Logger.Warn().Err(err).Str("batch", c.id).Str("name", c.name.String()).Msg("cannot go on with a claimed file; trying again")
+	in.log.Warn().Err(err).Str("batch", c.id).Str("name", c.name.String()).Msg("cannot go on with a claimed file; trying again")
 }
 
 // admitted deals with the end of an admission.
@@ -396,14 +397,14 @@ func (in *Inbox) admitted(a admission) {
 		in.forget(c)
 		in.o.Admitted(a.record)
 	case errors.As(a.err, &duplicate):
-		c.duplicate = &setAside{of: duplicate.Of}
+		c.duplicate = c.duplicateOf(duplicate.Of)
 		in.setAside(c)
 	case errors.Is(a.err, store.ErrTruncated), errors.Is(a.err, store.ErrNoNewline):
 		in.awaitRest(c, a.err)
 	case errors.Is(a.err, store.ErrChanged):
 		c.reason, c.due = "is still written to", time.Now().Add(max(in.o.Settle, debounce))
 	case errors.Is(a.err, fs.ErrNotExist) && in.isGone(c.id, c.name):
-		in.o.Logger.Warn().Str("batch", c.id).Str("name", c.name.String()).Msg("somebody took a claimed file away")
+		in.log.Warn().Str("batch", c.id).Str("name", c.name.String()).Msg("somebody took a claimed file away")
 		in.release(c)
 	case errors.Is(a.err, context.Canceled): // the daemon stops; the next start goes on
 	default:
@@ -430,7 +431,7 @@ func (in *Inbox) forget(c *claim) {
 // awaitRest gives a file that ends early the time that one in the inbox gets for its last newline, counted from its last
 // change.
 func (in *Inbox) awaitRest(c *claim, cause error) {
-	if st, err := in.o.FS.Lstat(in.claimPath(c.id, c.name)); err == nil {
+	if st, err := in.fs.Lstat(in.claimPath(c.id, c.name)); err == nil {
 		c.see(st)
 	}
 	quiet := time.Since(c.since)
@@ -439,21 +440,10 @@ func (in *Inbox) awaitRest(c *claim, cause error) {
 	c.reason = fmt.Sprintf("%v; waiting for the rest", errors.Unwrap(cause))
 }
 
-// isGone reports whether a claimed file was taken away. While the inbox itself is missing, because a share is not
-// mounted, nobody knows.
-func (in *Inbox) isGone(id string, name store.FileName) bool {
-	_, err := in.o.FS.Lstat(in.claimPath(id, name))
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
-	_, err = in.o.FS.Lstat(in.processing())
-	return err == nil
-}
-
 // Changed reports whether a batch's claimed input is no longer what its snapshot was made of. A file that cannot be
 // looked at in time counts as unchanged.
 func (in *Inbox) Changed(r *store.Record) bool {
-	st, err := share.Soon(func() (fs.FileInfo, error) { return in.o.FS.Lstat(in.claimPath(r.ID, r.Input.Name)) })
+	st, err := share.Soon(func() (fs.FileInfo, error) { return in.fs.Lstat(in.claimPath(r.ID, r.Input.Name)) })
 	return err == nil && (st.Size() != r.Input.Bytes || st.ModTime().UnixNano() != r.Input.ModTime)
 }
 
@@ -465,7 +455,7 @@ func (in *Inbox) nameTaken(queue string, name store.FileName) (bool, error) {
 		return false, err // that is no fault of the share, and nothing could be published
 	}
 	if err != nil {
-		in.o.Logger.Warn().Err(err).Str("name", name.String()).Msg("cannot look for the name in the outbox; taking it as free")
+		in.log.Warn().Err(err).Str("name", name.String()).Msg("cannot look for the name in the outbox; taking it as free")
 		return false, nil
 	}
 	return taken, nil

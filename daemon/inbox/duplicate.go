@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"time"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -17,8 +17,12 @@ import (
 	"stoker/store/layout"
 )
 
-// setAside is how far a duplicate is on its way out.
-type setAside struct {
+// duplicate is a claimed file on its way out. Only the archiver changes it.
+type duplicate struct {
+	id    string // of its claim
+	queue string
+	name  store.FileName
+	bytes int64
 	of    string // the batch that it is one of
 	moved string // where it is now; "" while it is claimed
 }
@@ -29,9 +33,9 @@ func (a *archiver) setAsideAll(ctx context.Context) {
 	todo := a.aside
 	a.aside = nil
 	a.mu.Unlock()
-	for _, c := range todo {
+	for _, d := range todo {
 		select {
-		case a.left <- departure{c, a.setAsideOne(c)}:
+		case a.left <- departure{d, a.setAsideOne(d)}:
 		case <-ctx.Done(): // the next start admits it, and finds again what it is
 			return
 		}
@@ -40,12 +44,11 @@ func (a *archiver) setAsideAll(ctx context.Context) {
 
 // setAsideOne moves a duplicate away, with a note that names the batch that it is one of. What fails is done again later,
 // without the rest.
-func (a *archiver) setAsideOne(c *claim) error {
-	d := c.duplicate
+func (a *archiver) setAsideOne(d *duplicate) error {
 	if d.moved == "" {
-		to, err := a.in.move(a.in.claimPath(c.id, c.name), layout.Duplicate, c.queue, c.name, func(to string) error { return a.in.noteSetAside(c, to) })
-		if err != nil && a.in.isGone(c.id, c.name) {
-			if to, err = a.in.wentTo(c.id); to == "" || err != nil {
+		to, err := a.move(a.claimPath(d.id, d.name), layout.Duplicate, d.queue, d.name, func(to string) error { return a.noteSetAside(d, to) })
+		if err != nil && a.isGone(d.id, d.name) {
+			if to, err = a.wentTo(d.id); to == "" || err != nil {
 				return err // somebody took it away
 			}
 		}
@@ -53,26 +56,27 @@ func (a *archiver) setAsideOne(c *claim) error {
 			return err // the inbox is
 		}
 		if err != nil {
-			return durable.Full(a.in.o.Archive, c.print.size, err)
+			return durable.Full(a.archiveDir, d.bytes, err)
 		}
 		d.moved = to
 		faults.Crash("duplicate.moved")
 	}
-	if err := a.in.noteDuplicate(c); err != nil {
-		return durable.Full(a.in.o.Archive, c.print.size, err)
+	if err := a.noteDuplicate(d); err != nil {
+		return durable.Full(a.archiveDir, d.bytes, err)
 	}
-	a.in.o.Logger.Info().Str("name", c.name.String()).Str("batch", d.of).Msg("same file as a batch that has not ended; set aside")
+	a.log.Info().Str("name", d.name.String()).Str("batch", d.of).Msg("same file as a batch that has not ended; set aside")
 	return nil
 }
 
 // departed deals with what became of a duplicate.
 func (in *Inbox) departed(d departure) {
-	d.claim.leaving = false
+	c := in.claims[slices.IndexFunc(in.claims, func(c *claim) bool { return c.duplicate == d.duplicate })]
+	c.leaving = false
 	if d.err != nil {
-		in.retry(d.claim, d.err)
+		in.retry(c, d.err)
 		return
 	}
-	in.release(d.claim)
+	in.release(c)
 }
 
 // duplicateFile stands beside a claimed file that is on its way out, for a crash between its move and its note.
@@ -96,51 +100,51 @@ func (n *setAsideNote) isValid() bool {
 }
 
 // noteSetAside says of a claim that its file is about to get a name in the archive.
-func (in *Inbox) noteSetAside(c *claim, to string) error {
-	b, err := json.Marshal(setAsideNote{c.name, c.queue, c.duplicate.of, store.FileName(filepath.Base(to))})
+func (a *archiver) noteSetAside(d *duplicate, to string) error {
+	b, err := json.Marshal(setAsideNote{d.name, d.queue, d.of, store.FileName(filepath.Base(to))})
 	if err != nil {
 		return fmt.Errorf("encode note in claim: %w", err)
 	}
-	return durable.Full(in.o.Dir, int64(len(b)), durable.WriteFile(in.o.FS, in.claimPath(c.id, duplicateFile), b, 0o664))
+	return durable.Full(a.inboxDir, int64(len(b)), durable.WriteFile(a.fs, a.claimPath(d.id, duplicateFile), b, 0o664))
 }
 
 // dropHalfSetAside removes half a copy of a file that was to be set aside when a crash came, and was no duplicate any more
 // at the next start.
-func (in *Inbox) dropHalfSetAside(id, queue string) error {
-	if _, err := in.o.FS.Lstat(in.claimPath(id, duplicateFile)); err != nil {
+func (a *archiver) dropHalfSetAside(id, queue string) error {
+	if _, err := a.fs.Lstat(a.claimPath(id, duplicateFile)); err != nil {
 		return ignoreMissing(err)
 	}
-	return in.dropHalf(id, layout.Duplicate, queue)
+	return a.dropHalf(id, layout.Duplicate, queue)
 }
 
 // wentTo is where a duplicate is that an attempt before moved away, and could not say so; "" if there is none.
-func (in *Inbox) wentTo(id string) (string, error) {
-	c, err := in.movedDuplicate(id)
-	if c == nil || err != nil {
+func (a *archiver) wentTo(id string) (string, error) {
+	d, err := a.movedDuplicate(id)
+	if d == nil || err != nil {
 		return "", err
 	}
-	return c.duplicate.moved, nil
+	return d.moved, nil
 }
 
-// movedDuplicate returns a claim whose file was moved away as a duplicate before a crash; nil if there is none. It gets its
+// movedDuplicate returns the duplicate that was moved out of a claim before a crash; nil if there is none. It gets its
 // note, also if it seems to have one: who wrote that may have died before its name was durable.
-func (in *Inbox) movedDuplicate(id string) (*claim, error) {
-	note, err := in.readSetAside(id)
+func (f *folders) movedDuplicate(id string) (*duplicate, error) {
+	note, err := f.readSetAside(id)
 	if note == nil || err != nil {
 		return nil, err
 	}
-	to := filepath.Join(in.o.Archive, layout.Duplicate, note.Queue, string(note.As))
-	if _, err := in.o.FS.Lstat(to); errors.Is(err, fs.ErrNotExist) { // somebody took the file away, maybe while it was copied
-		return nil, in.dropHalf(id, layout.Duplicate, note.Queue)
+	to := filepath.Join(f.archiveDir, layout.Duplicate, note.Queue, string(note.As))
+	if _, err := f.fs.Lstat(to); errors.Is(err, fs.ErrNotExist) { // somebody took the file away, maybe while it was copied
+		return nil, f.dropHalf(id, layout.Duplicate, note.Queue)
 	} else if err != nil {
 		return nil, err
 	}
-	return &claim{id: id, queue: note.Queue, name: note.Name, since: time.Now(), duplicate: &setAside{note.Of, to}, reason: "set aside before a crash"}, nil
+	return &duplicate{id: id, queue: note.Queue, name: note.Name, of: note.Of, moved: to}, nil
 }
 
 // readSetAside returns the note of a claim on its way out, nil if there is none.
-func (in *Inbox) readSetAside(id string) (*setAsideNote, error) {
-	b, err := durable.ReadFile(in.o.FS, in.claimPath(id, duplicateFile))
+func (f *folders) readSetAside(id string) (*setAsideNote, error) {
+	b, err := durable.ReadFile(f.fs, f.claimPath(id, duplicateFile))
 	if err != nil {
 		return nil, ignoreMissing(err)
 	}
@@ -151,34 +155,33 @@ func (in *Inbox) readSetAside(id string) (*setAsideNote, error) {
 	return &note, nil
 }
 
-// copiedAside returns what a claim is a duplicate of whose copy had its name on another filesystem when a crash came, nil
-// if that is not so. It stays one, also if its batch has ended by now: with the copy it was set aside.
-func (in *Inbox) copiedAside(id string, name store.FileName) (*setAside, error) {
-	note, err := in.readSetAside(id)
+// copiedAside returns the note of a claim whose copy had its name on another filesystem when a crash came, nil if that is
+// not so. It stays one, also if its batch has ended by now: with the copy it was set aside.
+func (f *folders) copiedAside(id string, name store.FileName) (*setAsideNote, error) {
+	note, err := f.readSetAside(id)
 	if note == nil || err != nil {
 		return nil, err
 	}
-	to, err := in.copied(in.claimPath(id, name), filepath.Join(in.o.Archive, layout.Duplicate, note.Queue))
+	to, err := f.copied(f.claimPath(id, name), filepath.Join(f.archiveDir, layout.Duplicate, note.Queue))
 	if to == "" || err != nil {
 		return nil, err
 	}
-	return &setAside{of: note.Of}, nil
+	return note, nil
 }
 
-func (in *Inbox) noteDuplicate(c *claim) error {
-	of := c.duplicate.of
+func (a *archiver) noteDuplicate(d *duplicate) error {
 	note := struct {
 		SchemaVersion int            `json:"schema_version"`
 		Name          store.FileName `json:"name"`
 		Queue         string         `json:"queue"`
 		DuplicateOf   string         `json:"duplicate_of"`
 		Message       string         `json:"message"`
-	}{1, c.name, c.queue, of, "the same file is batch " + of + ", which had not ended; this copy was not run"}
+	}{1, d.name, d.queue, d.of, "the same file is batch " + d.of + ", which had not ended; this copy was not run"}
 	b, err := json.Marshal(note, jsontext.WithIndent("  "))
 	if err != nil {
 		return fmt.Errorf("encode duplicate note: %w", err)
 	}
-	return durable.WriteFile(in.o.FS, noteBeside(c.duplicate.moved), append(b, '\n'), 0o664)
+	return durable.WriteFile(a.fs, noteBeside(d.moved), append(b, '\n'), 0o664)
 }
 
 // noteBeside is the name of a duplicate's note.

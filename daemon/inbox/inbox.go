@@ -72,11 +72,11 @@ const (
 
 // Inbox owns the inbox, in the goroutine of Run. Another one, of its archiver, owns the archive.
 type Inbox struct {
+	folders
 	o         Options // its Settings: only used by the goroutine of Run
 	archiver  *archiver
 	wake      chan struct{}
 	firstLook chan struct{} // closed after the first round
-	reserved  *reservations // shared with the archiver
 
 	// Only used by the goroutine of Run.
 	files     map[fileKey]*file
@@ -159,9 +159,12 @@ func New(o Options) *Inbox {
 	}
 	in := &Inbox{
 		o: o, files: map[fileKey]*file{}, admitting: map[fileKey]*claim{}, results: make(chan admission),
-		wake: make(chan struct{}, 1), firstLook: make(chan struct{}), reserved: new(reservations),
+		wake: make(chan struct{}, 1), firstLook: make(chan struct{}),
 	}
-	in.archiver = newArchiver(in)
+	in.folders = folders{
+		fs: o.FS, inboxDir: o.Dir, archiveDir: o.Archive, processing: layout.ClaimsDir(o.Dir, o.Store.Instance()), reserved: new(reservations), log: o.Logger,
+	}
+	in.archiver = newArchiver(&o, in.folders)
 	return in
 }
 
@@ -318,9 +321,9 @@ func (in *Inbox) note(err error) {
 	}
 	switch {
 	case err != nil && before != in.problem:
-		in.o.Logger.Warn().Err(err).Msg("cannot read the inbox")
+		in.log.Warn().Err(err).Msg("cannot read the inbox")
 	case err == nil && before != "":
-		in.o.Logger.Info().Msg("the inbox can be read again")
+		in.log.Info().Msg("the inbox can be read again")
 	}
 }
 
@@ -335,9 +338,9 @@ func (in *Inbox) noteRoom() {
 	}
 	switch full := in.lacks; {
 	case full != nil && !in.waitsFull:
-		in.o.Logger.Error().Err(full).Int64("needed", full.Need).Int64("free", full.Free).Msg("the state has no room; files wait")
+		in.log.Error().Err(full).Int64("needed", full.Need).Int64("free", full.Free).Msg("the state has no room; files wait")
 	case full == nil && in.waitsFull:
-		in.o.Logger.Info().Msg("the state has room again; taking files")
+		in.log.Info().Msg("the state has room again; taking files")
 	}
 	in.waitsFull = in.lacks != nil
 }
@@ -406,10 +409,6 @@ func (in *Inbox) awaitAdmissions() {
 	for len(in.admitting) > 0 {
 		in.admitted(<-in.results)
 	}
-}
-
-func (in *Inbox) processing() string {
-	return layout.ClaimsDir(in.o.Dir, in.o.Store.Instance())
 }
 
 func ignoreMissing(err error) error {

@@ -18,29 +18,29 @@ import (
 
 // move puts a claimed file into a folder of the archive under its name, or the next free one: x~2.jsonl. It tells before
 // under which.
-func (in *Inbox) move(from, folder, queue string, name store.FileName, before func(to string) error) (string, error) {
-	if st, err := in.o.FS.Lstat(from); err != nil {
+func (a *archiver) move(from, folder, queue string, name store.FileName, before func(to string) error) (string, error) {
+	if st, err := a.fs.Lstat(from); err != nil {
 		return "", err
 	} else if !st.Mode().IsRegular() { // the file was taken away; the archive is no place for what is there instead
-		return "", cmp.Or(giveBack(in.o.FS, in.o.Dir, from, queue, name), fs.ErrNotExist)
+		return "", cmp.Or(a.giveBack(from, queue, name), fs.ErrNotExist)
 	}
-	dir := filepath.Join(in.o.Archive, folder, queue)
-	if err := durable.MkdirAll(in.o.FS, dir, 0o775); err != nil {
+	dir := filepath.Join(a.archiveDir, folder, queue)
+	if err := durable.MkdirAll(a.fs, dir, 0o775); err != nil {
 		return "", err
 	}
-	if to, err := in.copied(from, dir); err != nil {
+	if to, err := a.copied(from, dir); err != nil {
 		return "", err
 	} else if to != "" {
-		return to, errors.Join(ignoreMissing(in.o.FS.Remove(moveTemp(claimOf(from), dir))), in.endOriginal(from, to))
+		return to, errors.Join(ignoreMissing(a.fs.Remove(moveTemp(claimOf(from), dir))), a.endOriginal(from, to))
 	}
-	for to := range in.names(claimOf(from), dir, string(name)) {
-		if _, err := in.o.FS.Lstat(noteBeside(to)); err == nil {
+	for to := range a.names(claimOf(from), dir, string(name)) {
+		if _, err := a.fs.Lstat(noteBeside(to)); err == nil {
 			continue // x.jsonl and x.jsonl.gz would share a note
 		}
 		if err := before(to); err != nil {
 			return "", err
 		}
-		if err := in.moveTo(from, to); !errors.Is(err, fs.ErrExist) {
+		if err := a.moveTo(from, to); !errors.Is(err, fs.ErrExist) {
 			return to, err
 		}
 	}
@@ -49,9 +49,9 @@ func (in *Inbox) move(from, folder, queue string, name store.FileName, before fu
 
 // names are those that a claimed file may get in a folder of the archive. It tries the one first that it has reserved, or
 // it would come to hold two, and others would pass over one of them.
-func (in *Inbox) names(id, dir, name string) iter.Seq[string] {
+func (a *archiver) names(id, dir, name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		if to := in.reserved.of(id); filepath.Dir(to) == dir && !yield(to) {
+		if to := a.reserved.of(id); filepath.Dir(to) == dir && !yield(to) {
 			return
 		}
 		for n := 1; yield(filepath.Join(dir, numbered(name, n))); n++ {
@@ -60,19 +60,19 @@ func (in *Inbox) names(id, dir, name string) iter.Seq[string] {
 }
 
 // syncArchive makes a move durable that a crash may have cut off behind its rename, before the claim is forgotten.
-func (in *Inbox) syncArchive(folder, queue string) error {
-	return ignoreMissing(durable.SyncDir(in.o.FS, filepath.Join(in.o.Archive, folder, queue)))
+func (f *folders) syncArchive(folder, queue string) error {
+	return ignoreMissing(durable.SyncDir(f.fs, filepath.Join(f.archiveDir, folder, queue)))
 }
 
-func (in *Inbox) moveTo(from, to string) error {
-	err := in.o.FS.RenameNew(from, to)
+func (a *archiver) moveTo(from, to string) error {
+	err := a.fs.RenameNew(from, to)
 	if errors.Is(err, unix.EXDEV) {
-		return in.moveAcross(from, to)
+		return a.moveAcross(from, to)
 	}
 	if err != nil {
 		return err
 	}
-	return errors.Join(durable.SyncDir(in.o.FS, filepath.Dir(to)), durable.SyncDir(in.o.FS, filepath.Dir(from)))
+	return errors.Join(durable.SyncDir(a.fs, filepath.Dir(to)), durable.SyncDir(a.fs, filepath.Dir(from)))
 }
 
 // movedFile stands beside a claimed file that is moved to another filesystem, and names the copy within the archive, whose
@@ -112,40 +112,40 @@ func (r *reservations) release(id string) {
 }
 
 // reserveNoted reserves the name that a claim had noted when a crash came.
-func (in *Inbox) reserveNoted(id string) error {
-	to, err := in.notedCopy(in.claimPath(id, movedFile))
+func (f *folders) reserveNoted(id string) error {
+	to, err := f.notedCopy(f.claimPath(id, movedFile))
 	if to != "" {
-		in.reserved.reserve(to, id)
+		f.reserved.reserve(to, id)
 	}
 	return err
 }
 
 // moveAcross copies a file to another filesystem, and ends the original once the copy is durable under its name.
-func (in *Inbox) moveAcross(from, to string) error {
+func (a *archiver) moveAcross(from, to string) error {
 	id := claimOf(from)
-	if !in.reserved.reserve(to, id) {
+	if !a.reserved.reserve(to, id) {
 		return fs.ErrExist
 	}
-	if _, err := in.o.FS.Lstat(to); err == nil {
-		in.reserved.release(id)
+	if _, err := a.fs.Lstat(to); err == nil {
+		a.reserved.release(id)
 		return fs.ErrExist
 	}
 	tmp := moveTemp(id, filepath.Dir(to))
-	name, err := filepath.Rel(in.o.Archive, to)
+	name, err := filepath.Rel(a.archiveDir, to)
 	if err == nil {
-		err = durable.Copy(in.o.FS, from, tmp)
+		err = durable.Copy(a.fs, from, tmp)
 	}
 	if err == nil {
-		err = durable.WriteFile(in.o.FS, filepath.Join(filepath.Dir(from), movedFile), []byte(name), 0o664)
+		err = durable.WriteFile(a.fs, filepath.Join(filepath.Dir(from), movedFile), []byte(name), 0o664)
 	}
 	if err == nil {
-		err = in.o.FS.RenameNew(tmp, to)
+		err = a.fs.RenameNew(tmp, to)
 	}
 	if err != nil {
-		in.o.FS.Remove(tmp)
+		a.fs.Remove(tmp)
 		return fmt.Errorf("move %s to another filesystem: %w", from, err)
 	}
-	return in.endOriginal(from, to)
+	return a.endOriginal(from, to)
 }
 
 // claimOf is the id of the claim that a file is in.
@@ -158,31 +158,31 @@ func moveTemp(id, dir string) string {
 
 // dropHalf removes half a copy in a folder of the archive whose original is gone, or goes elsewhere, for good: once the claim
 // is forgotten nobody would know what a power cut brings back.
-func (in *Inbox) dropHalf(id, folder, queue string) error {
-	if err := ignoreMissing(in.o.FS.Remove(moveTemp(id, filepath.Join(in.o.Archive, folder, queue)))); err != nil {
+func (f *folders) dropHalf(id, folder, queue string) error {
+	if err := ignoreMissing(f.fs.Remove(moveTemp(id, filepath.Join(f.archiveDir, folder, queue)))); err != nil {
 		return err
 	}
-	return in.syncArchive(folder, queue)
+	return f.syncArchive(folder, queue)
 }
 
 // endOriginal removes a file once its copy's name is durable.
-func (in *Inbox) endOriginal(from, to string) error {
-	if err := durable.SyncDir(in.o.FS, filepath.Dir(to)); err != nil {
+func (a *archiver) endOriginal(from, to string) error {
+	if err := durable.SyncDir(a.fs, filepath.Dir(to)); err != nil {
 		return err
 	}
-	if err := in.o.FS.Remove(from); err != nil {
+	if err := a.fs.Remove(from); err != nil {
 		return err
 	}
-	return durable.SyncDir(in.o.FS, filepath.Dir(from))
+	return durable.SyncDir(a.fs, filepath.Dir(from))
 }
 
 // copied returns the copy of a claimed file that an attempt before has made in a folder of the archive, "" if there is none.
-func (in *Inbox) copied(from, dir string) (string, error) {
-	to, err := in.notedCopy(filepath.Join(filepath.Dir(from), movedFile))
-	if err != nil || filepath.Dir(to) != dir || !in.reserved.reserve(to, claimOf(from)) {
+func (f *folders) copied(from, dir string) (string, error) {
+	to, err := f.notedCopy(filepath.Join(filepath.Dir(from), movedFile))
+	if err != nil || filepath.Dir(to) != dir || !f.reserved.reserve(to, claimOf(from)) {
 		return "", err // a file that runs after all may have been on its way to another folder
 	}
-	same, err := durable.SameContents(in.o.FS, from, to)
+	same, err := durable.SameContents(f.fs, from, to)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !same {
 		return "", nil // the attempt had not come so far
 	}
@@ -190,12 +190,12 @@ func (in *Inbox) copied(from, dir string) (string, error) {
 }
 
 // notedCopy is what movedFile says, "" if it is not there.
-func (in *Inbox) notedCopy(path string) (string, error) {
-	name, err := durable.ReadFile(in.o.FS, path)
+func (f *folders) notedCopy(path string) (string, error) {
+	name, err := durable.ReadFile(f.fs, path)
 	if err != nil || !filepath.IsLocal(string(name)) {
 		return "", ignoreMissing(err)
 	}
-	return filepath.Join(in.o.Archive, string(name)), nil
+	return filepath.Join(f.archiveDir, string(name)), nil
 }
 
 // numbered is a name for the nth file of the same name. It leaves room for the suffix of a note, which would be cut

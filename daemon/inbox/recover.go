@@ -3,10 +3,8 @@ package inbox
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"stoker/store"
@@ -17,7 +15,7 @@ import (
 // findClaims finds what a crash left claimed, also on a share that came back only later. Batches that the store knows go
 // on without the inbox; what it does not know is admitted under the id that it was claimed with.
 func (in *Inbox) findClaims() error {
-	dirs, err := in.o.FS.ReadDir(in.processing())
+	dirs, err := in.fs.ReadDir(in.processing)
 	if ignoreMissing(err) != nil {
 		return fmt.Errorf("read claims: %w", err)
 	}
@@ -48,7 +46,7 @@ func (in *Inbox) findClaims() error {
 func (in *Inbox) isBatch(id string) bool {
 	_, err := in.o.Store.Get(id)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		in.o.Logger.Error().Err(err).Str("batch", id).Msg("cannot read a claim's batch")
+		in.log.Error().Err(err).Str("batch", id).Msg("cannot read a claim's batch")
 	}
 	return !errors.Is(err, store.ErrNotFound)
 }
@@ -62,7 +60,7 @@ func (in *Inbox) findClaim(id string) {
 		in.dropClaimDir(id) // claimed nothing: the crash came before the rename
 	default:
 		in.dropOldName(c)
-		in.o.Logger.Info().Str("batch", id).Str("name", c.name.String()).Msg("found claimed without a record; going on with it")
+		in.log.Info().Str("batch", id).Str("name", c.name.String()).Msg("found claimed without a record; going on with it")
 		in.claims = append(in.claims, c)
 	}
 }
@@ -71,35 +69,39 @@ func (in *Inbox) findClaim(id string) {
 // Otherwise it would be taken once more.
 func (in *Inbox) dropOldName(c *claim) {
 	old := in.path(fileKey{c.queue, c.name})
-	a, err := in.o.FS.Lstat(old)
+	a, err := in.fs.Lstat(old)
 	if err != nil {
 		return
 	}
-	b, err := in.o.FS.Lstat(in.claimPath(c.id, c.name))
+	b, err := in.fs.Lstat(in.claimPath(c.id, c.name))
 	if err != nil || !durable.SameFile(a, b) {
 		return
 	}
-	if err := in.o.FS.Remove(old); err != nil {
-		in.o.Logger.Warn().Err(err).Str("batch", c.id).Msg("cannot remove the old name of a claimed file")
+	if err := in.fs.Remove(old); err != nil {
+		in.log.Warn().Err(err).Str("batch", c.id).Msg("cannot remove the old name of a claimed file")
 	}
 }
 
 // readClaim returns what a claim's folder holds; nil if that is nothing.
 func (in *Inbox) readClaim(id string) (*claim, error) {
-	dir := filepath.Join(in.processing(), id)
-	entries, err := in.o.FS.ReadDir(dir)
+	dir := filepath.Join(in.processing, id)
+	entries, err := in.fs.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	if !slices.ContainsFunc(entries, isClaimed) {
-		return in.movedDuplicate(id)
+		d, err := in.movedDuplicate(id)
+		if d == nil || err != nil {
+			return nil, err
+		}
+		return &claim{id: id, queue: d.queue, name: d.name, since: time.Now(), duplicate: d, reason: "set aside before a crash"}, nil
 	}
 	i := slices.IndexFunc(entries, isBatchFile)
 	if i < 0 {
 		return nil, errors.New("what it holds is no batch file")
 	}
 	name := store.FileName(entries[i].Name())
-	st, err := in.o.FS.Lstat(in.claimPath(id, name))
+	st, err := in.fs.Lstat(in.claimPath(id, name))
 	if err != nil {
 		return nil, err
 	}
@@ -114,41 +116,16 @@ func (in *Inbox) readClaim(id string) (*claim, error) {
 		id: id, queue: queue, name: name, since: time.Now(), print: fingerprintOf(st),
 		reason: "claimed before a crash",
 	}
-	c.duplicate, err = in.copiedAside(id, name)
+	note, err := in.copiedAside(id, name)
+	if note != nil {
+		c.duplicate = c.duplicateOf(note.Of)
+	}
 	return c, err
 }
-
-// isClaimed tells the claimed file from what stands beside it: the queue's name, whole or half written, and what NFS
-// keeps of removed files.
-func isClaimed(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") }
 
 // dropClaimDir removes a claim's folder. One that cannot be removed is found again by the next start.
 func (in *Inbox) dropClaimDir(id string) {
 	if err := in.removeClaimDir(id); ignoreMissing(err) != nil {
-		in.o.Logger.Warn().Err(err).Msg("cannot remove claim folder")
+		in.log.Warn().Err(err).Msg("cannot remove claim folder")
 	}
-}
-
-// removeClaimDir removes a claim's folder. It leaves one that holds a claimed file.
-func (in *Inbox) removeClaimDir(id string) error {
-	dir := filepath.Join(in.processing(), id)
-	entries, err := in.o.FS.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		// Whoever removed it may have died before that was durable. While the folder above is missing a share is away, and
-		// the claim's comes back with it.
-		return durable.SyncDir(in.o.FS, in.processing())
-	}
-	if slices.ContainsFunc(entries, isClaimed) {
-		return nil
-	}
-	for _, e := range entries {
-		err = errors.Join(err, in.o.FS.Remove(filepath.Join(dir, e.Name())))
-	}
-	if err == nil {
-		err = in.o.FS.Remove(dir)
-	}
-	if err == nil {
-		err = durable.SyncDir(in.o.FS, in.processing())
-	}
-	return ignoreMissing(err)
 }

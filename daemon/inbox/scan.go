@@ -63,11 +63,11 @@ const maxIgnored = 100
 
 // scan looks at the inbox and its queues.
 func (in *Inbox) scan() error {
-	if _, err := in.o.FS.Lstat(in.o.Dir); err != nil { // a share that hangs must not do so unseen
+	if _, err := in.fs.Lstat(in.inboxDir); err != nil { // a share that hangs must not do so unseen
 		return err
 	}
-	in.follow(in.o.Dir)
-	root, err := in.o.FS.ReadDir(in.o.Dir)
+	in.follow(in.inboxDir)
+	root, err := in.fs.ReadDir(in.inboxDir)
 	if err != nil {
 		return err
 	}
@@ -84,10 +84,10 @@ func (in *Inbox) scan() error {
 	}
 	in.sort("", root, round)
 	for _, q := range queues {
-		in.follow(filepath.Join(in.o.Dir, q))
-		entries, err := in.o.FS.ReadDir(filepath.Join(in.o.Dir, q))
+		in.follow(filepath.Join(in.inboxDir, q))
+		entries, err := in.fs.ReadDir(filepath.Join(in.inboxDir, q))
 		if err != nil {
-			in.ignore(q, "", "cannot be read: "+in.refused(err, filepath.Join(in.o.Dir, q), toLook))
+			in.ignore(q, "", "cannot be read: "+in.refused(err, filepath.Join(in.inboxDir, q), toLook))
 			in.keep(q, round)
 			continue
 		}
@@ -159,11 +159,11 @@ func kindOf(m fs.FileMode) string {
 	}
 }
 
-func (in *Inbox) path(k fileKey) string { return filepath.Join(in.o.Dir, k.queue, string(k.name)) }
+func (in *Inbox) path(k fileKey) string { return filepath.Join(in.inboxDir, k.queue, string(k.name)) }
 
 // observe compares a file with what was seen of it before. It reports false if the file is gone.
 func (in *Inbox) observe(k fileKey) bool {
-	st, err := in.o.FS.Lstat(in.path(k))
+	st, err := in.fs.Lstat(in.path(k))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
 		return false
 	}
@@ -226,7 +226,7 @@ func (in *Inbox) judgeTail(k fileKey, f *file, quiet time.Duration) {
 }
 
 func (in *Inbox) endsInNewline(path string, size int64) (bool, error) {
-	f, err := durable.OpenRegular(in.o.FS, path)
+	f, err := durable.OpenRegular(in.fs, path)
 	if err != nil {
 		return false, err
 	}
@@ -242,21 +242,21 @@ func (in *Inbox) endsInNewline(path string, size int64) (bool, error) {
 func (in *Inbox) sidecars(k fileKey) []string {
 	name := string(k.name)
 	stem, _ := splitName(name)
-	dir := filepath.Join(in.o.Dir, k.queue)
+	dir := filepath.Join(in.inboxDir, k.queue)
 	return []string{filepath.Join(dir, stem+".done"), filepath.Join(dir, name+".done")}
 }
 
 func (in *Inbox) hasSidecar(k fileKey) bool {
 	return slices.ContainsFunc(in.sidecars(k), func(path string) bool {
-		_, err := in.o.FS.Lstat(path)
+		_, err := in.fs.Lstat(path)
 		return err == nil
 	})
 }
 
 func (in *Inbox) foreignClaims() []Foreign {
 	var all []Foreign
-	root := layout.ClaimsDir(in.o.Dir, "")
-	dirs, _ := in.o.FS.ReadDir(root)
+	root := layout.ClaimsDir(in.inboxDir, "")
+	dirs, _ := in.fs.ReadDir(root)
 	for _, d := range dirs {
 		if d.IsDir() && d.Name() != in.o.Store.Instance() && len(all) < maxIgnored {
 			all = append(all, Foreign{Instance: strings.ToValidUTF8(d.Name(), "\uFFFD"), Claims: in.countClaims(filepath.Join(root, d.Name()))})
@@ -268,9 +268,9 @@ func (in *Inbox) foreignClaims() []Foreign {
 // countClaims counts the folders that hold a claimed file: a crash before the rename leaves an empty one.
 func (in *Inbox) countClaims(dir string) int {
 	n := 0
-	claims, _ := in.o.FS.ReadDir(dir)
+	claims, _ := in.fs.ReadDir(dir)
 	for _, c := range claims {
-		if entries, _ := in.o.FS.ReadDir(filepath.Join(dir, c.Name())); slices.ContainsFunc(entries, isClaimed) {
+		if entries, _ := in.fs.ReadDir(filepath.Join(dir, c.Name())); slices.ContainsFunc(entries, isClaimed) {
 			n++
 		}
 	}

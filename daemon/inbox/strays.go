@@ -23,19 +23,19 @@ func (in *Inbox) stray(name, reason string) {
 	}
 	s := Waiting{Name: store.FileName(layout.ClaimDir("", in.o.Store.Instance(), name)), State: "ignored", Reason: reason}
 	if !slices.Contains(in.strayed, s) { // once, not each time
-		in.o.Logger.Warn().Str("name", s.Name.String()).Str("reason", reason).Msg("something under .processing is no claim")
+		in.log.Warn().Str("name", s.Name.String()).Str("reason", reason).Msg("something under .processing is no claim")
 	}
 	in.strays = append(in.strays, s)
 }
 
 // giveBack moves something that was not claimed for what it is into the inbox, under its name or the next free one.
-func giveBack(fsys durable.FS, inbox, from, queue string, name store.FileName) error {
-	dir := filepath.Join(inbox, queue)
-	if err := durable.MkdirAll(fsys, dir, 0o775); err != nil {
+func (f *folders) giveBack(from, queue string, name store.FileName) error {
+	dir := filepath.Join(f.inboxDir, queue)
+	if err := durable.MkdirAll(f.fs, dir, 0o775); err != nil {
 		return err
 	}
 	for n := 1; ; n++ {
-		err := fsys.RenameNew(from, filepath.Join(dir, numbered(string(name), n)))
+		err := f.fs.RenameNew(from, filepath.Join(dir, numbered(string(name), n)))
 		if !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -44,40 +44,40 @@ func giveBack(fsys durable.FS, inbox, from, queue string, name store.FileName) e
 
 // giveBackOdd gives back what has a claimed file's place and is no regular file.
 func (in *Inbox) giveBackOdd(c *claim) {
-	if err := giveBack(in.o.FS, in.o.Dir, in.claimPath(c.id, c.name), c.queue, c.name); err != nil {
+	if err := in.giveBack(in.claimPath(c.id, c.name), c.queue, c.name); err != nil {
 		in.retry(c, err)
 		return
 	}
-	in.o.Logger.Warn().Str("batch", c.id).Str("name", c.name.String()).Msg("somebody put something else into a claimed file's place; it is given back")
+	in.log.Warn().Str("batch", c.id).Str("name", c.name.String()).Msg("somebody put something else into a claimed file's place; it is given back")
 	in.release(c)
 }
 
 // giveBackRest gives the batch files back that lie beside a claimed one: each is to run, too.
-func (in *Inbox) giveBackRest(id, queue string) {
-	dir := filepath.Join(in.processing(), id)
-	entries, _ := in.o.FS.ReadDir(dir) // what cannot be read is dropClaimDir's to tell
+func (f *folders) giveBackRest(id, queue string) {
+	dir := filepath.Join(f.processing, id)
+	entries, _ := f.fs.ReadDir(dir) // what cannot be read is dropClaimDir's to tell
 	for _, e := range entries {
 		if !isClaimed(e) {
 			continue
 		}
 		err := errors.New("not a batch file")
 		if isBatchFile(e) {
-			err = giveBack(in.o.FS, in.o.Dir, filepath.Join(dir, e.Name()), queue, store.FileName(e.Name()))
+			err = f.giveBack(filepath.Join(dir, e.Name()), queue, store.FileName(e.Name()))
 		}
-		in.o.Logger.Warn().AnErr("left", err).Str("batch", id).Str("name", store.FileName(e.Name()).String()).Msg("somebody put a file beside a claimed one")
+		f.log.Warn().AnErr("left", err).Str("batch", id).Str("name", store.FileName(e.Name()).String()).Msg("somebody put a file beside a claimed one")
 	}
 }
 
 // dropLink removes a link that has the place of a claim's folder: another claim's file would be taken, and moved away,
 // through it.
-func (in *Inbox) dropLink(id string) {
-	dir := filepath.Join(in.processing(), id)
-	st, err := in.o.FS.Lstat(dir)
+func (f *folders) dropLink(id string) {
+	dir := filepath.Join(f.processing, id)
+	st, err := f.fs.Lstat(dir)
 	if err != nil || st.Mode().Type() != fs.ModeSymlink {
 		return
 	}
-	err = in.o.FS.Remove(dir)
-	in.o.Logger.Warn().AnErr("error", err).Str("batch", id).Msg("somebody put a link into the place of a claim's folder; it is removed")
+	err = f.fs.Remove(dir)
+	f.log.Warn().AnErr("error", err).Str("batch", id).Msg("somebody put a link into the place of a claim's folder; it is removed")
 }
 
 // isBatchFile reports whether a claim can be of this file.
@@ -88,7 +88,7 @@ func isBatchFile(e fs.DirEntry) bool {
 // queueOf reads which queue a claimed file was dropped into. It stands in a path afterwards, so that nothing but a
 // queue's name will do.
 func (in *Inbox) queueOf(id string) (string, error) {
-	f, err := durable.OpenRegular(in.o.FS, filepath.Join(in.processing(), id, queueFile))
+	f, err := durable.OpenRegular(in.fs, filepath.Join(in.processing, id, queueFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
