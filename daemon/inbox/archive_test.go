@@ -43,9 +43,7 @@ func TestClaimFolderGoes(t *testing.T) {
 		r.end(r.admitted[0])
 		r.pass(5 * time.Minute)
 		r.wantTree("archive", "done/q/x.jsonl")
-		if left, err := os.ReadDir(r.path(".processing", r.store.Instance())); err != nil || len(left) > 0 {
-			t.Errorf("claims are left: %v, %v", left, err)
-		}
+		r.wantNoClaims()
 		if rec, err := r.store.Get(r.admitted[0].ID); err != nil || !rec.Archived {
 			t.Errorf("not archived: %v", err)
 		}
@@ -58,14 +56,11 @@ func TestSetAsideIsNoted(t *testing.T) {
 	bubble(t, func(r *rig) {
 		for n, as := range []string{"x.jsonl", "x~3.jsonl"} { // somebody took x~2.jsonl, and left its note
 			id := store.NewID()
-			r.write(filepath.Join(".processing", r.store.Instance(), id, queueFile), "q")
-			r.write(filepath.Join(".processing", r.store.Instance(), id, duplicateFile), fmt.Sprintf(`{"name":"x.jsonl","queue":"q","duplicate_of":"batch_%d","as":%q}`, n, as))
+			r.write(r.processing(id, queueFile), "q")
+			r.write(r.processing(id, duplicateFile), fmt.Sprintf(`{"name":"x.jsonl","queue":"q","duplicate_of":"batch_%d","as":%q}`, n, as))
 		}
-		r.mkdir(filepath.Join(r.o.Archive, "duplicate", "q"))
 		for _, name := range []string{"x.jsonl", "x~2.duplicate.json", "x~3.jsonl", ".x~3.duplicate.json.tmp"} {
-			if err := os.WriteFile(filepath.Join(r.o.Archive, "duplicate", "q", name), []byte(line), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			r.write("../archive/duplicate/q/"+name, line)
 		}
 		r.run()
 		r.pass(time.Minute)
@@ -81,7 +76,7 @@ func TestSetAsideIsNoted(t *testing.T) {
 
 func (r *rig) wantNoClaims() {
 	r.t.Helper()
-	if left, err := os.ReadDir(r.path(".processing", r.store.Instance())); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(r.path(r.processing())); err != nil || len(left) > 0 {
 		r.t.Errorf("claims are left: %v, %v", left, err)
 	}
 }
@@ -90,18 +85,13 @@ func (r *rig) wantNoClaims() {
 // not to be told by what lies in the archive.
 func TestTwinsAreNotedAfterACrash(t *testing.T) {
 	bubble(t, func(r *rig) {
-		disk := faultfs.New(durable.Local{})
-		disk.Set(func(op faultfs.Op, path string) error {
-			if op == faultfs.Create && strings.HasSuffix(path, ".duplicate.json.tmp") {
-				return unix.ENOSPC
-			}
-			return nil
-		})
-		r.o.FS = disk
+		disk := r.faulty()
+		disk.Set(failing(unix.ENOSPC, func(op faultfs.Op, path string) bool {
+			return op == faultfs.Create && strings.HasSuffix(path, ".duplicate.json.tmp")
+		}))
 		r.run()
 		for range 3 {
-			r.write("x.jsonl", line)
-			r.pass(5 * time.Second)
+			r.drop("x.jsonl")
 		}
 		r.stop()
 		r.wantTree("archive", "duplicate/x.jsonl", "duplicate/x~2.jsonl")
@@ -117,18 +107,14 @@ func TestTwinsAreNotedAfterACrash(t *testing.T) {
 func TestNoteIsSyncedBeforeItsClaimGoes(t *testing.T) {
 	bubble(t, func(r *rig) {
 		dir := filepath.Join(r.o.Archive, "duplicate")
-		disk := faultfs.New(durable.Local{})
-		disk.Set(func(op faultfs.Op, path string) error {
-			if _, err := os.Lstat(filepath.Join(dir, "x.duplicate.json")); op == faultfs.SyncDir && path == dir && err == nil {
-				return unix.EIO
-			}
-			return nil
-		})
-		r.o.FS = disk
+		disk := r.faulty()
+		disk.Set(failing(unix.EIO, func(op faultfs.Op, path string) bool {
+			_, err := os.Lstat(filepath.Join(dir, "x.duplicate.json"))
+			return op == faultfs.SyncDir && path == dir && err == nil
+		}))
 		r.run()
 		for range 2 {
-			r.write("x.jsonl", line)
-			r.pass(5 * time.Second)
+			r.drop("x.jsonl")
 		}
 		r.stop()
 		r.wantTree("archive", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
@@ -157,14 +143,10 @@ func TestNoteIsSyncedBeforeItsClaimGoes(t *testing.T) {
 // An input that cannot be archived is tried again as the settings say that are in effect.
 func TestArchiveIsConfigured(t *testing.T) {
 	bubble(t, func(r *rig) {
-		disk := faultfs.New(durable.Local{})
-		disk.Set(func(_ faultfs.Op, path string) error {
-			if strings.HasPrefix(path, r.o.Archive) {
-				return unix.EIO
-			}
-			return nil
-		})
-		r.o.FS = disk
+		disk := r.faulty()
+		disk.Set(failing(unix.EIO, func(_ faultfs.Op, path string) bool {
+			return strings.HasPrefix(path, r.o.Archive)
+		}))
 		r.write("x.jsonl", line)
 		r.run()
 		r.pass(5 * time.Second)
@@ -188,31 +170,15 @@ func TestCopiedAsideIsSetAside(t *testing.T) {
 		for name, text := range map[string]string{
 			queueFile: "q", duplicateFile: `{"name":"x.jsonl","queue":"q","duplicate_of":"batch_1","as":"x.jsonl"}`, movedFile: "duplicate/q/x.jsonl", "x.jsonl": line,
 		} {
-			r.write(filepath.Join(".processing", r.store.Instance(), id, name), text)
+			r.write(r.processing(id, name), text)
 		}
-		r.mkdir(filepath.Join(r.o.Archive, "duplicate", "q"))
-		if err := os.WriteFile(filepath.Join(r.o.Archive, "duplicate", "q", "x.jsonl"), []byte(line), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		r.write("../archive/duplicate/q/x.jsonl", line)
 		r.run()
 		r.pass(time.Minute)
 		r.want()
 		r.wantTree("archive", "duplicate/q/x.duplicate.json", "duplicate/q/x.jsonl")
 		r.wantTree("inbox")
 	})
-}
-
-// elsewhere is a filesystem whose archive is on another one.
-type elsewhere struct {
-	durable.FS
-	archive string
-}
-
-func (e elsewhere) RenameNew(from, to string) error {
-	if strings.HasPrefix(from, e.archive) != strings.HasPrefix(to, e.archive) {
-		return unix.EXDEV
-	}
-	return e.FS.RenameNew(from, to)
 }
 
 // Two inputs of one name and the same bytes that are copied into the archive at a time both get there, also if one of the
@@ -223,7 +189,7 @@ func TestTwinsAreArchivedAtOnce(t *testing.T) {
 		away.Store(true)
 		var mu sync.Mutex
 		copies := map[string]int{}
-		disk := faultfs.New(durable.Local{})
+		disk := r.across()
 		disk.Set(func(op faultfs.Op, path string) error {
 			switch {
 			case !strings.HasPrefix(path, r.o.Archive):
@@ -239,11 +205,9 @@ func TestTwinsAreArchivedAtOnce(t *testing.T) {
 			}
 			return nil
 		})
-		r.o.FS = elsewhere{disk, r.o.Archive}
 		r.run()
 		for n := range 2 {
-			r.write("x.jsonl", line)
-			r.pass(5 * time.Second)
+			r.drop("x.jsonl")
 			r.end(r.admitted[n])
 			r.pass(time.Second)
 		}
@@ -259,21 +223,15 @@ func TestTwinTakesNoNotedName(t *testing.T) {
 	for title, crash := range map[string]bool{"failed": false, "crashed": true} {
 		t.Run(title, func(t *testing.T) {
 			bubble(t, func(r *rig) {
-				disk := faultfs.New(durable.Local{})
-				r.o.FS = elsewhere{disk, r.o.Archive}
+				disk := r.across()
 				r.run()
-				r.write("x.jsonl", line)
-				r.pass(5 * time.Second)
+				r.drop("x.jsonl")
 				first := r.admitted[0]
-				disk.Set(func(op faultfs.Op, path string) error {
-					if op == faultfs.Rename && strings.HasPrefix(path, r.o.Archive) {
-						return unix.EIO
-					}
-					return nil
-				})
+				disk.Set(failing(unix.EIO, func(op faultfs.Op, path string) bool {
+					return op == faultfs.Rename && strings.HasPrefix(path, r.o.Archive)
+				}))
 				r.end(first)
-				r.write("x.jsonl", line)
-				r.pass(5 * time.Second)
+				r.drop("x.jsonl")
 				if crash {
 					r.stop()
 				}
@@ -299,20 +257,15 @@ func TestTwinTakesNoNotedName(t *testing.T) {
 // while, and others pass over one that then stays free.
 func TestNotedNameIsKept(t *testing.T) {
 	bubble(t, func(r *rig) {
-		disk := faultfs.New(durable.Local{})
-		r.o.FS = elsewhere{disk, r.o.Archive}
+		disk := r.across()
 		r.run()
 		for n := range 2 {
-			r.write("x.jsonl", line)
-			r.pass(5 * time.Second)
+			r.drop("x.jsonl")
 			r.end(r.admitted[n])
 			r.pass(5 * time.Second)
-			disk.Set(func(op faultfs.Op, path string) error {
-				if op == faultfs.Rename && strings.HasPrefix(path, r.o.Archive) {
-					return unix.EIO
-				}
-				return nil
-			})
+			disk.Set(failing(unix.EIO, func(op faultfs.Op, path string) bool {
+				return op == faultfs.Rename && strings.HasPrefix(path, r.o.Archive)
+			}))
 		}
 		r.ok(os.Remove(filepath.Join(r.o.Archive, "done", "x.jsonl")))
 		disk.Set(nil)
@@ -326,13 +279,12 @@ func TestNotedNameIsKept(t *testing.T) {
 // its name for its copy.
 func TestCopyAsideIsNoInput(t *testing.T) {
 	bubble(t, func(r *rig) {
-		r.o.FS = elsewhere{durable.Local{}, r.o.Archive}
+		r.across()
 		r.run()
 		for range 2 {
-			r.write("x.jsonl", line)
-			r.pass(5 * time.Second)
+			r.drop("x.jsonl")
 		}
-		r.write(filepath.Join(".processing", r.store.Instance(), r.admitted[0].ID, movedFile), "duplicate/x.jsonl")
+		r.write(r.processing(r.admitted[0].ID, movedFile), "duplicate/x.jsonl")
 		r.end(r.admitted[0])
 		r.pass(time.Minute)
 		r.wantTree("archive", "done/x.jsonl", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
@@ -349,11 +301,9 @@ func TestHalfCopyGoesWithItsOriginal(t *testing.T) {
 					half := func(path string) bool {
 						return strings.HasPrefix(path, r.o.Archive) && strings.Contains(path, durable.MovePrefix)
 					}
-					disk := faultfs.New(durable.Local{})
-					r.o.FS = elsewhere{disk, r.o.Archive}
+					disk := r.across()
 					r.run()
-					r.write("x.jsonl", line)
-					r.pass(5 * time.Second)
+					r.drop("x.jsonl")
 					disk.Set(func(op faultfs.Op, path string) error {
 						if half(path) && (op == faultfs.Sync || op == faultfs.Remove) {
 							if _, err := os.Lstat(path); err == nil {
@@ -375,7 +325,7 @@ func TestHalfCopyGoesWithItsOriginal(t *testing.T) {
 						r.stop()
 					}
 					id := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(r.tree("archive")[0]), durable.MovePrefix), ".tmp")
-					r.ok(os.Remove(r.path(".processing", r.store.Instance(), id, "x.jsonl")))
+					r.ok(os.Remove(r.path(r.processing(id, "x.jsonl"))))
 					disk.Set(nil)
 					if crash {
 						r.run()
@@ -391,13 +341,11 @@ func TestHalfCopyGoesWithItsOriginal(t *testing.T) {
 // Half a copy of a duplicate that runs after all is removed for good before the claim that tells of it goes.
 func TestHalfCopyIsGoneBeforeItsClaim(t *testing.T) {
 	bubble(t, func(r *rig) {
-		disk := faultfs.New(durable.Local{})
-		r.o.FS = elsewhere{disk, r.o.Archive}
+		disk := r.across()
 		r.run()
-		r.write("x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("x.jsonl")
 		id, dir := r.admitted[0].ID, filepath.Join(r.o.Archive, "duplicate")
-		r.write(filepath.Join(".processing", r.store.Instance(), id, duplicateFile), `{"name":"x.jsonl","queue":"","duplicate_of":"batch_1","as":"x.jsonl"}`)
+		r.write(r.processing(id, duplicateFile), `{"name":"x.jsonl","queue":"","duplicate_of":"batch_1","as":"x.jsonl"}`)
 		r.mkdir(dir)
 		r.ok(os.WriteFile(moveTemp(id, dir), []byte(line[:1]), 0o600))
 		var synced, gone atomic.Bool
@@ -427,25 +375,21 @@ func TestHalfCopyIsGoneBeforeItsClaim(t *testing.T) {
 // A copy on another filesystem is made once, also where the original cannot be removed at first.
 func TestCopyIsMadeOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
-		var stays atomic.Bool
-		stays.Store(true)
-		disk := faultfs.New(durable.Local{})
-		disk.Set(func(op faultfs.Op, path string) error {
-			if op == faultfs.Remove && stays.Load() && strings.HasSuffix(path, ".jsonl") && strings.Contains(path, ".processing") {
-				return unix.EIO
-			}
-			return nil
-		})
 		r.write("x.jsonl", line)
 		r.run()
 		r.pass(5 * time.Second)
 		r.stop()
-		r.o.FS = elsewhere{disk, r.o.Archive}
+		var stays atomic.Bool
+		stays.Store(true)
+		disk := r.across()
+		disk.Set(failing(unix.EIO, func(op faultfs.Op, path string) bool {
+			return op == faultfs.Remove && stays.Load() && strings.HasSuffix(path, ".jsonl") && strings.Contains(path, ".processing")
+		}))
 		r.end(r.admitted[0])
 		r.run()
 		r.pass(time.Minute)
 		r.wantTree("archive", "done/x.jsonl")
-		if _, err := os.Stat(r.path(".processing", r.store.Instance(), r.admitted[0].ID, movedFile)); err != nil {
+		if _, err := os.Stat(r.path(r.processing(r.admitted[0].ID, movedFile))); err != nil {
 			t.Errorf("nothing was copied: %v", err)
 		}
 		stays.Store(false)
@@ -460,19 +404,17 @@ func TestCopyIsMadeOnce(t *testing.T) {
 func TestTwinsAtOnce(t *testing.T) {
 	bubble(t, func(r *rig) {
 		release := make(chan struct{})
-		disk := faultfs.New(durable.Local{})
+		disk := r.faulty()
 		disk.Set(func(op faultfs.Op, path string) error {
 			if op == faultfs.Read && strings.Contains(path, ".processing") {
 				<-release
 			}
 			return nil
 		})
-		r.o.FS = disk
 		r.write("x.jsonl", line)
 		r.run()
 		r.pass(5 * time.Second)
-		r.write("x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("x.jsonl")
 		close(release)
 		r.pass(time.Minute)
 		if len(r.admitted) != 1 || r.admitted[0].Name != "x" {
@@ -486,14 +428,11 @@ func TestTwinsAtOnce(t *testing.T) {
 func TestSetAsideInTwoTries(t *testing.T) {
 	bubble(t, func(r *rig) {
 		var failed atomic.Bool
-		disk := faultfs.New(durable.Local{})
-		disk.Set(func(op faultfs.Op, path string) error {
-			if _, err := os.Lstat(filepath.Join(r.o.Archive, "duplicate", "x.jsonl")); op == faultfs.SyncDir && err == nil && !failed.Swap(true) {
-				return unix.EIO
-			}
-			return nil
-		})
-		r.o.FS = disk
+		disk := r.faulty()
+		disk.Set(failing(unix.EIO, func(op faultfs.Op, path string) bool {
+			_, err := os.Lstat(filepath.Join(r.o.Archive, "duplicate", "x.jsonl"))
+			return op == faultfs.SyncDir && err == nil && !failed.Swap(true)
+		}))
 		r.write("x.jsonl", line)
 		r.run()
 		r.pass(5 * time.Second)

@@ -30,12 +30,9 @@ func TestShareGoesAndComesBack(t *testing.T) {
 			}
 		}
 		share := faultfs.New(durable.Local{})
-		share.Set(func(op faultfs.Op, path string) error {
-			if op == faultfs.Open && strings.Contains(path, ".processing") {
-				return unix.ESTALE
-			}
-			return nil
-		})
+		share.Set(failing(unix.ESTALE, func(op faultfs.Op, path string) bool {
+			return op == faultfs.Open && strings.Contains(path, ".processing")
+		}))
 		r.o.FS = share
 		r.write("q/x.jsonl", line)
 		r.run()
@@ -67,7 +64,7 @@ func TestShareGoesAndComesBack(t *testing.T) {
 func TestRecoversClaims(t *testing.T) {
 	bubble(t, func(r *rig) {
 		id, queued, empty := store.NewID(), store.NewID(), store.NewID()
-		root := filepath.Join(".processing", r.store.Instance())
+		root := r.processing()
 		r.write(filepath.Join(root, id, "x.jsonl"), line)
 		r.write(filepath.Join(root, queued, "x.jsonl"), line)
 		r.write(filepath.Join(root, queued, queueFile), "q")
@@ -100,7 +97,7 @@ func TestRecoversClaims(t *testing.T) {
 func TestClaimWithBothNames(t *testing.T) {
 	bubble(t, func(r *rig) {
 		r.write("q/x.jsonl", line)
-		dir := filepath.Join(".processing", r.store.Instance(), store.NewID())
+		dir := r.processing(store.NewID())
 		r.write(filepath.Join(dir, queueFile), "q")
 		if err := os.Link(r.path("q/x.jsonl"), r.path(dir, "x.jsonl")); err != nil {
 			t.Fatal(err)
@@ -171,8 +168,7 @@ func TestDuplicates(t *testing.T) {
 		r.write("x.jsonl", line)
 		r.run()
 		r.pass(5 * time.Second)
-		r.write("x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("x.jsonl")
 		r.write("x.jsonl", line)
 		r.write("q/x.jsonl", line) // another queue, another batch
 		r.pass(5 * time.Second)
@@ -196,8 +192,7 @@ func TestDuplicatesAreSkipped(t *testing.T) {
 		r.run()
 		r.pass(5 * time.Second)
 		r.end(r.admitted[0])
-		r.write("x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("x.jsonl")
 		r.want("x.jsonl")
 		r.wantTree("archive", "done/x.jsonl", "duplicate/x.duplicate.json", "duplicate/x.jsonl")
 	})
@@ -243,8 +238,7 @@ func TestDuplicateCannotBeSetAside(t *testing.T) {
 		if err := os.WriteFile(r.o.Archive, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r.write("x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("x.jsonl")
 		r.wantReason("x.jsonl", "not a directory")
 		r.pass(time.Hour)
 		os.Remove(r.o.Archive)
@@ -277,7 +271,7 @@ func TestChanged(t *testing.T) {
 // A copy to another filesystem is known again after a crash, also where the archive has moved meanwhile.
 func TestCopied(t *testing.T) {
 	r := newRig(t)
-	dir := filepath.Join(".processing", r.store.Instance(), store.NewID())
+	dir := r.processing(store.NewID())
 	r.write(filepath.Join(dir, "x.jsonl"), line)
 	copied := filepath.Join(r.o.Archive, "done", "x.jsonl")
 	r.mkdir(filepath.Dir(copied))

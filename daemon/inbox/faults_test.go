@@ -181,12 +181,9 @@ func TestClaimsCannotBeRead(t *testing.T) {
 	bubble(t, func(r *rig) {
 		var log bytes.Buffer
 		faulty := faultfs.New(durable.Local{})
-		faulty.Set(func(op faultfs.Op, path string) error {
-			if op == faultfs.ReadDir && strings.HasSuffix(path, r.store.Instance()) {
-				return unix.ENODEV
-			}
-			return nil
-		})
+		faulty.Set(failing(unix.ENODEV, func(op faultfs.Op, path string) bool {
+			return op == faultfs.ReadDir && strings.HasSuffix(path, r.store.Instance())
+		}))
 		r.o.FS, r.o.Logger = faulty, zerolog.New(&log)
 		r.write("x.jsonl", line)
 		r.run()

@@ -94,7 +94,7 @@ func TestSettles(t *testing.T) {
 		if n := r.admitted[0].Requests; n != 6 {
 			t.Errorf("%d requests, want 6", n)
 		}
-		r.wantTree("inbox", filepath.Join(".processing", r.store.Instance(), r.admitted[0].ID, "x.jsonl"))
+		r.wantTree("inbox", r.processing(r.admitted[0].ID, "x.jsonl"))
 	})
 }
 
@@ -166,7 +166,7 @@ func TestCompressedTailGrace(t *testing.T) {
 // claimed returns where a claimed file is.
 func (r *rig) claimed(name string) string {
 	r.t.Helper()
-	found, err := filepath.Glob(r.path(".processing", r.store.Instance(), "*", name))
+	found, err := filepath.Glob(r.path(r.processing("*", name)))
 	if err != nil || len(found) != 1 {
 		r.t.Fatalf("claimed are %v: %v", found, err)
 	}
@@ -280,12 +280,9 @@ func TestGrowsAfterClaim(t *testing.T) {
 		var asked atomic.Int64
 		r.o.Settle = 0
 		share := faultfs.New(durable.Local{})
-		share.Set(func(op faultfs.Op, path string) error {
-			if op == faultfs.Open && strings.Contains(path, ".processing") && asked.Add(1) <= 3 {
-				return unix.EIO
-			}
-			return nil
-		})
+		share.Set(failing(unix.EIO, func(op faultfs.Op, path string) bool {
+			return op == faultfs.Open && strings.Contains(path, ".processing") && asked.Add(1) <= 3
+		}))
 		r.o.FS = share
 		r.write("x.jsonl", line)
 		r.run()

@@ -15,9 +15,11 @@ import (
 
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/test/faultfs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -188,6 +190,54 @@ func (r *rig) wantTree(folder string, want ...string) {
 	if got := r.tree(folder); !slices.Equal(got, want) {
 		r.t.Errorf("%s holds %q, want %q", folder, got, want)
 	}
+}
+
+func (r *rig) processing(parts ...string) string {
+	return filepath.Join(append([]string{".processing", r.store.Instance()}, parts...)...)
+}
+
+// faulty puts the rig's folders on a filesystem whose faults the test sets.
+func (r *rig) faulty() *faultfs.FS {
+	disk := faultfs.New(durable.Local{})
+	r.o.FS = disk
+	return disk
+}
+
+// across does that, too, and puts the archive on another one.
+func (r *rig) across() *faultfs.FS {
+	disk := r.faulty()
+	r.o.FS = elsewhere{disk, r.o.Archive}
+	return disk
+}
+
+// drop drops a file and waits until it is taken.
+func (r *rig) drop(name string) {
+	r.t.Helper()
+	r.write(name, line)
+	r.pass(5 * time.Second)
+}
+
+// failing makes what is told fail with err.
+func failing(err error, which func(op faultfs.Op, path string) bool) faultfs.Rule {
+	return func(op faultfs.Op, path string) error {
+		if which(op, path) {
+			return err
+		}
+		return nil
+	}
+}
+
+// elsewhere is a filesystem whose archive is on another one.
+type elsewhere struct {
+	durable.FS
+	archive string
+}
+
+func (e elsewhere) RenameNew(from, to string) error {
+	if strings.HasPrefix(from, e.archive) != strings.HasPrefix(to, e.archive) {
+		return unix.EXDEV
+	}
+	return e.FS.RenameNew(from, to)
 }
 
 // end makes a batch end in the store, and tells the inbox.

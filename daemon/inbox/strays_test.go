@@ -46,12 +46,9 @@ func (r *rig) ok(err error) {
 // holdClaims lets no claimed file be copied until release.
 func (r *rig) holdClaims() (release func()) {
 	faulty := faultfs.New(r.o.FS)
-	faulty.Set(func(op faultfs.Op, path string) error {
-		if op == faultfs.Open && strings.Contains(path, ".processing") {
-			return unix.ESTALE
-		}
-		return nil
-	})
+	faulty.Set(failing(unix.ESTALE, func(op faultfs.Op, path string) bool {
+		return op == faultfs.Open && strings.Contains(path, ".processing")
+	}))
 	r.o.FS = faulty
 	return func() { faulty.Set(nil) }
 }
@@ -66,10 +63,6 @@ func (r *rig) pipe(name string) {
 	r.t.Helper()
 	r.mkdir(filepath.Dir(r.path(name)))
 	r.ok(unix.Mkfifo(r.path(name), 0o666))
-}
-
-func (r *rig) processing(parts ...string) string {
-	return filepath.Join(append([]string{".processing", r.store.Instance()}, parts...)...)
 }
 
 // What others put under .processing runs if it is a batch file, and is named otherwise. It holds up nothing.
@@ -171,8 +164,7 @@ func TestClaimSwapped(t *testing.T) {
 			sharedBubble(t, func(r *rig, secret string) {
 				release := r.holdClaims()
 				r.run()
-				r.write("q/x.jsonl", line)
-				r.pass(5 * time.Second)
+				r.drop("q/x.jsonl")
 				path := r.claimed("x.jsonl")
 				r.ok(os.Remove(path))
 				plant(r, secret, path)
@@ -198,8 +190,7 @@ func TestClaimSwapped(t *testing.T) {
 func TestArchivesNoLink(t *testing.T) {
 	sharedBubble(t, func(r *rig, secret string) {
 		r.run()
-		r.write("x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("x.jsonl")
 		path := r.claimed("x.jsonl")
 		r.ok(os.Remove(path))
 		r.ok(os.Symlink(secret, path))
@@ -223,8 +214,7 @@ func TestClaimFolderSwapped(t *testing.T) {
 					release()
 				}
 				r.run()
-				r.write("a/x.jsonl", line)
-				r.pass(5 * time.Second)
+				r.drop("a/x.jsonl")
 				first := filepath.Dir(r.claimed("x.jsonl"))
 				r.write("b/x.jsonl", line+line)
 				r.pass(5 * time.Second)
@@ -265,8 +255,7 @@ func TestLongNames(t *testing.T) {
 				name := stem + ".jsonl"
 				r.run()
 				for range 4 {
-					r.write(name, line)
-					r.pass(5 * time.Second)
+					r.drop(name)
 				}
 				r.want(name)
 				if got := r.tree("archive"); len(got) != 6 {
@@ -274,8 +263,7 @@ func TestLongNames(t *testing.T) {
 				}
 				for range 3 {
 					r.end(r.admitted[len(r.admitted)-1])
-					r.write(name, line)
-					r.pass(5 * time.Second)
+					r.drop(name)
 				}
 				r.want(name, name, name, name)
 				if got := r.tree("archive/done"); len(got) != 3 || len(r.tree("archive")) != 9 {
@@ -295,8 +283,7 @@ func TestFoldersModes(t *testing.T) {
 			r.ok(os.Chmod(dir, 0o775|os.ModeSetgid))
 		}
 		r.run()
-		r.write("q/x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("q/x.jsonl")
 		for path, want := range map[string]os.FileMode{
 			r.path(".processing"): 0o775, r.path(r.processing()): 0o755, filepath.Dir(r.claimed("x.jsonl")): 0o755,
 		} {
@@ -304,8 +291,7 @@ func TestFoldersModes(t *testing.T) {
 				t.Errorf("%s is %v, %v", path, st.Mode(), err)
 			}
 		}
-		r.write("q/x.jsonl", line)
-		r.pass(5 * time.Second)
+		r.drop("q/x.jsonl")
 		r.end(r.admitted[0])
 		r.pass(5 * time.Second)
 		for _, dir := range []string{"done", "done/q", "duplicate", "duplicate/q"} {
