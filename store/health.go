@@ -78,6 +78,24 @@ func (h *health) synced(err error) error {
 	return h.fail(err)
 }
 
+// change runs an operation that changes the state, unless that is over.
+func (h *health) change(op func() error) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	defer h.waits.begin()()
+	return h.changed(op())
+}
+
+// sync runs a sync, unless the state is not written to any more.
+func (h *health) sync(op func() error) error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	defer h.waits.begin()()
+	return h.synced(op())
+}
+
 // IsScarce reports whether the machine lacks something that comes back by itself; nothing was written.
 func IsScarce(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
@@ -120,15 +138,6 @@ type vital struct {
 	health *health
 }
 
-// do runs an operation that changes names.
-func (v vital) do(change func() error) error {
-	if err := v.health.check(); err != nil {
-		return err
-	}
-	defer v.health.waits.begin()()
-	return v.health.changed(change())
-}
-
 // OpenFile implements durable.FS.
 func (v vital) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
 	if flag&os.O_CREATE != 0 {
@@ -147,7 +156,7 @@ func (v vital) Scratch(dir string) (durable.File, error) {
 }
 
 func (v vital) create(create func() (durable.File, error)) (f durable.File, err error) {
-	err = v.do(func() (err error) {
+	err = v.health.change(func() (err error) {
 		f, err = create()
 		return err
 	})
@@ -159,46 +168,38 @@ func (v vital) create(create func() (durable.File, error)) (f durable.File, err 
 
 // Mkdir implements durable.FS.
 func (v vital) Mkdir(dir string, perm fs.FileMode) error {
-	return v.do(func() error { return v.FS.Mkdir(dir, perm) })
+	return v.health.change(func() error { return v.FS.Mkdir(dir, perm) })
 }
 
 // Remove implements durable.FS.
-func (v vital) Remove(path string) error { return v.do(func() error { return v.FS.Remove(path) }) }
+func (v vital) Remove(path string) error {
+	return v.health.change(func() error { return v.FS.Remove(path) })
+}
 
 // RemoveAll implements durable.FS.
-func (v vital) RemoveAll(dir string) error { return v.do(func() error { return v.FS.RemoveAll(dir) }) }
+func (v vital) RemoveAll(dir string) error {
+	return v.health.change(func() error { return v.FS.RemoveAll(dir) })
+}
 
 // Rename implements durable.FS.
 func (v vital) Rename(from, to string) error {
-	return v.do(func() error { return v.FS.Rename(from, to) })
+	return v.health.change(func() error { return v.FS.Rename(from, to) })
 }
 
 // RenameNew implements durable.FS.
 func (v vital) RenameNew(from, to string) error {
-	return v.do(func() error { return v.FS.RenameNew(from, to) })
+	return v.health.change(func() error { return v.FS.RenameNew(from, to) })
 }
 
 // SyncDir implements durable.FS.
 func (v vital) SyncDir(dir string) error {
-	if err := v.health.check(); err != nil {
-		return err
-	}
-	defer v.health.waits.begin()()
-	return v.health.synced(v.FS.SyncDir(dir))
+	return v.health.sync(func() error { return v.FS.SyncDir(dir) })
 }
 
 // vitalFile is an open file of the state.
 type vitalFile struct {
 	durable.File
 	health *health
-}
-
-func (f vitalFile) do(change func() error) error {
-	if err := f.health.check(); err != nil {
-		return err
-	}
-	defer f.health.waits.begin()()
-	return f.health.changed(change())
 }
 
 // Read implements durable.File.
@@ -215,7 +216,7 @@ func (f vitalFile) ReadAt(b []byte, at int64) (int, error) {
 
 // Write implements durable.File.
 func (f vitalFile) Write(b []byte) (n int, err error) {
-	err = f.do(func() (err error) {
+	err = f.health.change(func() (err error) {
 		n, err = f.File.Write(b)
 		return err
 	})
@@ -224,7 +225,7 @@ func (f vitalFile) Write(b []byte) (n int, err error) {
 
 // WriteAt implements durable.File.
 func (f vitalFile) WriteAt(b []byte, at int64) (n int, err error) {
-	err = f.do(func() (err error) {
+	err = f.health.change(func() (err error) {
 		n, err = f.File.WriteAt(b, at)
 		return err
 	})
@@ -236,34 +237,26 @@ func (f vitalFile) WriteString(s string) (int, error) { return f.Write([]byte(s)
 
 // Truncate implements durable.File.
 func (f vitalFile) Truncate(size int64) error {
-	return f.do(func() error { return f.File.Truncate(size) })
+	return f.health.change(func() error { return f.File.Truncate(size) })
 }
 
 // Chmod implements durable.File.
 func (f vitalFile) Chmod(mode fs.FileMode) error {
-	return f.do(func() error { return f.File.Chmod(mode) })
+	return f.health.change(func() error { return f.File.Chmod(mode) })
 }
 
 // Chown implements durable.File.
 func (f vitalFile) Chown(uid, gid int) error {
-	return f.do(func() error { return f.File.Chown(uid, gid) })
+	return f.health.change(func() error { return f.File.Chown(uid, gid) })
 }
 
 // Chtime implements durable.File.
 func (f vitalFile) Chtime(mtime time.Time) error {
-	return f.do(func() error { return f.File.Chtime(mtime) })
+	return f.health.change(func() error { return f.File.Chtime(mtime) })
 }
 
 // Sync implements durable.File.
-func (f vitalFile) Sync() error { return f.sync(f.File.Sync) }
+func (f vitalFile) Sync() error { return f.health.sync(f.File.Sync) }
 
 // Datasync implements durable.File.
-func (f vitalFile) Datasync() error { return f.sync(f.File.Datasync) }
-
-func (f vitalFile) sync(sync func() error) error {
-	if err := f.health.check(); err != nil {
-		return err
-	}
-	defer f.health.waits.begin()()
-	return f.health.synced(sync())
-}
+func (f vitalFile) Datasync() error { return f.health.sync(f.File.Datasync) }
