@@ -63,7 +63,7 @@ func TestFaultOfTheState(t *testing.T) {
 		op    faultfs.Op
 		errno unix.Errno
 	}{
-		{faultfs.Write, unix.EIO}, {faultfs.Write, unix.EROFS}, {faultfs.Sync, unix.EIO}, {faultfs.Sync, unix.ENOSPC}, {faultfs.Resize, unix.EIO},
+		{faultfs.Write, unix.EIO}, {faultfs.Write, unix.EROFS}, {faultfs.Sync, unix.EIO}, {faultfs.Sync, unix.ENOSPC}, {faultfs.Truncate, unix.EIO},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
@@ -76,7 +76,7 @@ func TestFaultOfTheState(t *testing.T) {
 				case op == fault.op:
 					failed++
 					return fault.errno
-				case fault.op == faultfs.Resize && op == faultfs.Write: // after which the tail is cut
+				case fault.op == faultfs.Truncate && op == faultfs.Write: // after which the tail is cut
 					return unix.ENOSPC
 				}
 				return nil
