@@ -7,7 +7,6 @@ package share
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,9 +35,10 @@ type Folder struct {
 
 // FS does what the filesystem below it does, in the folders of a daemon.
 type FS struct {
-	below   durable.FS
-	folders []*folder
-	watch   Watch // of who uses it; nil: nobody's
+	durable.FS // around below
+	below      durable.FS
+	folders    []*folder
+	watch      Watch // of who uses it; nil: nobody's
 }
 
 // Watch is told of each call, which takes as long as its share wants.
@@ -48,7 +48,7 @@ type Watch interface {
 }
 
 // For is the same filesystem for somebody whose calls are watched.
-func (s *FS) For(w Watch) *FS { return &FS{s.below, s.folders, w} }
+func (s *FS) For(w Watch) *FS { return over(s.below, s.folders, w) }
 
 // watched runs a call.
 func (s *FS) watched(call func() error) error {
@@ -60,15 +60,19 @@ func (s *FS) watched(call func() error) error {
 	return call()
 }
 
-var _ durable.FS = (*FS)(nil)
-
 // New returns the filesystem below these folders.
 func New(below durable.FS, folders ...Folder) *FS {
-	f := &FS{below: below}
+	var all []*folder
 	for _, d := range folders {
-		f.folders = append(f.folders, &folder{Folder: d, calls: map[*call]struct{}{}})
+		all = append(all, &folder{Folder: d, calls: map[*call]struct{}{}})
 	}
-	return f
+	return over(below, all, nil)
+}
+
+func over(below durable.FS, folders []*folder, w Watch) *FS {
+	s := &FS{below: below, folders: folders, watch: w}
+	s.FS = durable.Around(below, s.around)
+	return s
 }
 
 // Trouble is what is wrong with a folder.
@@ -117,18 +121,40 @@ type folder struct {
 
 // call is an operation under way.
 type call struct {
-	what     string
-	began    time.Time
-	patience time.Duration
+	durable.Call
+	began time.Time
 }
 
-func (f *folder) begin(what string, patience time.Duration) (*call, error) {
+func (c *call) patience() time.Duration {
+	if c.Op == durable.OpSync || c.Op == durable.OpSyncDir {
+		return syncPatience
+	}
+	return Patience
+}
+
+// String says what it does.
+func (c *call) String() string {
+	words := string(c.Op)
+	switch c.Op {
+	case durable.OpReadDir:
+		words = "read folder"
+	case durable.OpMkdir:
+		words = "make folder"
+	case durable.OpSyncDir:
+		words = "sync folder"
+	case durable.OpChtime:
+		words = "set time of"
+	}
+	return words + " " + c.Path
+}
+
+func (f *folder) begin(what durable.Call) (*call, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.silence(); err != nil {
 		return nil, err
 	}
-	c := &call{what, time.Now(), patience}
+	c := &call{what, time.Now()}
 	f.calls[c] = struct{}{}
 	return c, nil
 }
@@ -147,7 +173,7 @@ func (f *folder) end(c *call) {
 func (f *folder) silence() error {
 	var first *call
 	for c := range f.calls {
-		late := time.Since(c.began) >= c.patience && !f.answered.After(c.began)
+		late := time.Since(c.began) >= c.patience() && !f.answered.After(c.began)
 		if late && (first == nil || c.began.Before(first.began)) {
 			first = c
 		}
@@ -155,7 +181,7 @@ func (f *folder) silence() error {
 	if first == nil {
 		return nil
 	}
-	return &SilentError{f.Name, f.Dir, first.began, first.what}
+	return &SilentError{f.Name, f.Dir, first.began, first.String()}
 }
 
 func (f *folder) trouble() (Trouble, bool) {
@@ -171,8 +197,8 @@ func (f *folder) trouble() (Trouble, bool) {
 }
 
 // do runs an operation in the folder.
-func (f *folder) do(what string, patience time.Duration, do func() error) error {
-	c, err := f.begin(what, patience)
+func (f *folder) do(what durable.Call, do func() error) error {
+	c, err := f.begin(what)
 	if err != nil {
 		return err
 	}
@@ -192,111 +218,43 @@ func (s *FS) of(path string) *folder {
 	return s.folders[i]
 }
 
-// at runs an operation on a path.
-func (s *FS) at(op, path string, do func() error) error { return s.with(op, path, Patience, do) }
-
-func (s *FS) with(op, path string, patience time.Duration, do func() error) error {
-	f := s.of(path)
-	if f == nil {
-		return do()
-	}
-	return s.watched(func() error {
-		return f.do(op+" "+path, patience, func() error {
-			if err := f.checkMount(); err != nil {
-				return err
-			}
-			return do()
-		})
-	})
-}
-
-// OpenFile implements durable.FS.
-func (s *FS) OpenFile(path string, flag int, perm fs.FileMode) (f durable.File, err error) {
-	op := "open"
-	if flag&os.O_CREATE != 0 {
-		op = "create"
-	}
-	err = s.at(op, path, func() (err error) {
-		f, err = s.below.OpenFile(path, flag, perm)
-		return err
-	})
-	if in := s.of(path); err == nil && in != nil {
-		f = file{f, in, s}
-	}
-	return f, err
-}
-
-// Stat implements durable.FS.
-func (s *FS) Stat(path string) (st fs.FileInfo, err error) {
-	err = s.at("stat", path, func() (err error) {
-		st, err = s.below.Stat(path)
-		return err
-	})
-	return st, err
-}
-
-// Lstat implements durable.FS.
-func (s *FS) Lstat(path string) (st fs.FileInfo, err error) {
-	err = s.at("stat", path, func() (err error) {
-		st, err = s.below.Lstat(path)
-		return err
-	})
-	return st, err
-}
-
-// ReadDir implements durable.FS.
-func (s *FS) ReadDir(dir string) (entries []fs.DirEntry, err error) {
-	err = s.at("read folder", dir, func() (err error) {
-		entries, err = s.below.ReadDir(dir)
-		return err
-	})
-	return entries, err
-}
-
-// Mkdir implements durable.FS.
-func (s *FS) Mkdir(dir string, perm fs.FileMode) error {
-	return s.at("make folder", dir, func() error { return s.below.Mkdir(dir, perm) })
-}
-
-// Remove implements durable.FS.
-func (s *FS) Remove(path string) error {
-	return s.at("remove", path, func() error { return s.below.Remove(path) })
-}
-
-// RemoveAll implements durable.FS.
-func (s *FS) RemoveAll(dir string) error {
-	return s.at("remove", dir, func() error { return s.below.RemoveAll(dir) })
-}
-
-// Rename implements durable.FS.
-func (s *FS) Rename(from, to string) error {
-	return s.between(from, to, func() error { return s.below.Rename(from, to) })
-}
-
-// RenameNew implements durable.FS.
-func (s *FS) RenameNew(from, to string) error {
-	return s.between(from, to, func() error { return s.below.RenameNew(from, to) })
-}
-
-// between runs an operation on two paths. If they are on two shares, which of them hangs cannot be told: it counts as the
-// one that the file goes to. What is asked of the other one alone shows if it is that one.
-func (s *FS) between(from, to string, do func() error) error {
-	return s.at("rename", to, func() error {
-		if f := s.of(from); f != nil && f != s.of(to) {
-			if err := f.checkMount(); err != nil {
-				return err
-			}
+// around runs a call in the folder that it is about.
+func (s *FS) around(c durable.Call, do func() error) error {
+	f := s.of(c.Path)
+	mounted := func() error {
+		if err := s.checkMounts(c, f); err != nil {
+			return err
 		}
 		return do()
-	})
+	}
+	if f == nil {
+		return mounted()
+	}
+	err := s.watched(func() error { return f.do(c, mounted) })
+	if _, silent := err.(*SilentError); silent && c.Op == durable.OpClose {
+		go do() // lets go of the descriptor all the same, and nobody waits for it
+	}
+	return err
 }
 
-// SyncDir implements durable.FS.
-func (s *FS) SyncDir(dir string) error {
-	return s.with("sync folder", dir, syncPatience, func() error { return s.below.SyncDir(dir) })
+// checkMounts looks at the folders whose names a call uses. If a file is renamed between two shares, which of them hangs
+// cannot be told: it counts as the one that the file goes to. What is asked of the other one alone shows if it is that one.
+func (s *FS) checkMounts(c durable.Call, at *folder) error {
+	if c.Opened {
+		return nil
+	}
+	if at != nil {
+		if err := at.checkMount(); err != nil {
+			return err
+		}
+	}
+	if from := s.of(c.From); from != nil && from != at {
+		return from.checkMount()
+	}
+	return nil
 }
 
-// Scratch implements durable.FS.
+// Scratch implements durable.FS. It is nobody's call: shares are no place for it.
 func (s *FS) Scratch(dir string) (durable.File, error) { return s.below.Scratch(dir) }
 
 // Soon asks something that may hang, and does not wait longer than a share is given. An answer that comes later is

@@ -96,6 +96,67 @@ func TestSilentShare(t *testing.T) {
 	})
 }
 
+// Whatever it is that hangs is told by its name.
+func TestSilentCallIsNamed(t *testing.T) {
+	for want, hang := range map[string]func(fsys *FS, f durable.File, path string){
+		"open":        func(fsys *FS, _ durable.File, path string) { fsys.OpenFile(path, os.O_RDONLY, 0) },
+		"create":      func(fsys *FS, _ durable.File, path string) { fsys.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0) },
+		"stat":        func(fsys *FS, _ durable.File, path string) { fsys.Stat(path) },
+		"read folder": func(fsys *FS, _ durable.File, path string) { fsys.ReadDir(path) },
+		"make folder": func(fsys *FS, _ durable.File, path string) { fsys.Mkdir(path, 0o700) },
+		"remove":      func(fsys *FS, _ durable.File, path string) { fsys.RemoveAll(path + "/y") },
+		"rename":      func(fsys *FS, _ durable.File, path string) { fsys.RenameNew(path+"/y", path) },
+		"sync folder": func(fsys *FS, _ durable.File, path string) { fsys.SyncDir(path) },
+		"read":        func(_ *FS, f durable.File, _ string) { f.Read(nil) },
+		"write":       func(_ *FS, f durable.File, _ string) { f.Write(nil) },
+		"truncate":    func(_ *FS, f durable.File, _ string) { f.Truncate(0) },
+		"chmod":       func(_ *FS, f durable.File, _ string) { f.Chmod(0o600) },
+		"chown":       func(_ *FS, f durable.File, _ string) { f.Chown(-1, -1) },
+		"set time of": func(_ *FS, f durable.File, _ string) { f.Chtime(time.Now()) },
+		"sync":        func(_ *FS, f durable.File, _ string) { f.Datasync() },
+		"close":       func(_ *FS, f durable.File, _ string) { f.Close() },
+	} {
+		bubble(t, func(r *rig) {
+			path := filepath.Join(r.inbox, "x")
+			f, err := r.fs.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			r.hang("/inbox")
+			go hang(r.fs, f, path)
+			time.Sleep(time.Minute)
+			var silent *SilentError
+			if all := r.fs.Troubles(); len(all) != 1 || !errors.As(all[0].Err, &silent) || !strings.HasPrefix(silent.Call, want+" "+path) {
+				t.Errorf("while %q hangs, troubles are %+v", want, all)
+			}
+			r.resume()
+		})
+	}
+}
+
+// A file on a share that does not answer is closed by whom nobody waits for.
+func TestCloseOnSilentShare(t *testing.T) {
+	bubble(t, func(r *rig) {
+		f, err := r.fs.OpenFile(filepath.Join(r.inbox, "x"), os.O_WRONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.hang("/inbox")
+		go r.fs.Lstat(r.inbox + "/y")
+		time.Sleep(time.Minute)
+		began := time.Now()
+		var silent *SilentError
+		if err := f.Close(); !errors.As(err, &silent) || !time.Now().Equal(began) {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+		r.resume()
+		if _, err := f.Write([]byte("x")); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("the descriptor is kept: %v", err)
+		}
+	})
+}
+
 // What begins later and comes back shows that the share answers; the slow operation waits for something else.
 func TestSlowIsNotSilent(t *testing.T) {
 	bubble(t, func(r *rig) {
@@ -111,6 +172,22 @@ func TestSlowIsNotSilent(t *testing.T) {
 		}
 		r.resume()
 	})
+}
+
+// A rename from a folder that must be mounted is refused while it is not, wherever it goes.
+func TestRenameFromUnmounted(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "inbox")
+	outbox := t.TempDir()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fs := New(durable.Local{}, Folder{Name: "inbox", Dir: dir, Mount: true}, Folder{Name: "outbox", Dir: outbox})
+	for _, to := range []string{outbox, t.TempDir()} {
+		var unmounted *UnmountedError
+		if err := fs.Rename(filepath.Join(dir, "x"), filepath.Join(to, "x")); !errors.As(err, &unmounted) || unmounted.Name != "inbox" {
+			t.Errorf("to %s: %v", to, err)
+		}
+	}
 }
 
 // A rename that hangs says nothing of the share that the file comes from.
