@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -78,24 +77,6 @@ func (h *health) synced(err error) error {
 	return h.fail(err)
 }
 
-// change runs an operation that changes the state, unless that is over.
-func (h *health) change(op func() error) error {
-	if err := h.check(); err != nil {
-		return err
-	}
-	defer h.waits.begin()()
-	return h.changed(op())
-}
-
-// sync runs a sync, unless the state is not written to any more.
-func (h *health) sync(op func() error) error {
-	if err := h.check(); err != nil {
-		return err
-	}
-	defer h.waits.begin()()
-	return h.synced(op())
-}
-
 // IsScarce reports whether the machine lacks something that comes back by itself; nothing was written.
 func IsScarce(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
@@ -133,130 +114,23 @@ func (s *Store) Faulted() <-chan struct{} { return s.health.faulted }
 func (s *Store) Fault() error { return s.health.check() }
 
 // vital is the filesystem of the batch folders: what fails there for good is remembered, and ends all writing.
-type vital struct {
-	durable.FS
-	health *health
-}
+func (h *health) vital(fsys durable.FS) durable.FS { return durable.Around(fsys, h.around) }
 
-// OpenFile implements durable.FS.
-func (v vital) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
-	if flag&os.O_CREATE != 0 {
-		return v.create(func() (durable.File, error) { return v.FS.OpenFile(path, flag, perm) })
+// around runs a call, unless it would write to a state that cannot be relied on.
+func (h *health) around(c durable.Call, do func() error) error {
+	switch c.Op {
+	case durable.OpOpen, durable.OpStat, durable.OpReadDir, durable.OpClose:
+		return do()
+	case durable.OpRead:
+		defer h.waits.begin()()
+		return do()
 	}
-	f, err := v.FS.OpenFile(path, flag, perm) // which changes nothing
-	if err != nil {
-		return nil, err
+	if err := h.check(); err != nil {
+		return err
 	}
-	return vitalFile{f, v.health}, nil
-}
-
-// Scratch implements durable.FS.
-func (v vital) Scratch(dir string) (durable.File, error) {
-	return v.create(func() (durable.File, error) { return v.FS.Scratch(dir) })
-}
-
-func (v vital) create(create func() (durable.File, error)) (f durable.File, err error) {
-	err = v.health.change(func() (err error) {
-		f, err = create()
-		return err
-	})
-	if err != nil {
-		return nil, err
+	defer h.waits.begin()()
+	if c.Op == durable.OpSync || c.Op == durable.OpSyncDir {
+		return h.synced(do())
 	}
-	return vitalFile{f, v.health}, nil
+	return h.changed(do())
 }
-
-// Mkdir implements durable.FS.
-func (v vital) Mkdir(dir string, perm fs.FileMode) error {
-	return v.health.change(func() error { return v.FS.Mkdir(dir, perm) })
-}
-
-// Remove implements durable.FS.
-func (v vital) Remove(path string) error {
-	return v.health.change(func() error { return v.FS.Remove(path) })
-}
-
-// RemoveAll implements durable.FS.
-func (v vital) RemoveAll(dir string) error {
-	return v.health.change(func() error { return v.FS.RemoveAll(dir) })
-}
-
-// Rename implements durable.FS.
-func (v vital) Rename(from, to string) error {
-	return v.health.change(func() error { return v.FS.Rename(from, to) })
-}
-
-// RenameNew implements durable.FS.
-func (v vital) RenameNew(from, to string) error {
-	return v.health.change(func() error { return v.FS.RenameNew(from, to) })
-}
-
-// SyncDir implements durable.FS.
-func (v vital) SyncDir(dir string) error {
-	return v.health.sync(func() error { return v.FS.SyncDir(dir) })
-}
-
-// vitalFile is an open file of the state.
-type vitalFile struct {
-	durable.File
-	health *health
-}
-
-// Read implements durable.File.
-func (f vitalFile) Read(b []byte) (int, error) {
-	defer f.health.waits.begin()()
-	return f.File.Read(b)
-}
-
-// ReadAt implements durable.File.
-func (f vitalFile) ReadAt(b []byte, at int64) (int, error) {
-	defer f.health.waits.begin()()
-	return f.File.ReadAt(b, at)
-}
-
-// Write implements durable.File.
-func (f vitalFile) Write(b []byte) (n int, err error) {
-	err = f.health.change(func() (err error) {
-		n, err = f.File.Write(b)
-		return err
-	})
-	return n, err
-}
-
-// WriteAt implements durable.File.
-func (f vitalFile) WriteAt(b []byte, at int64) (n int, err error) {
-	err = f.health.change(func() (err error) {
-		n, err = f.File.WriteAt(b, at)
-		return err
-	})
-	return n, err
-}
-
-// WriteString implements durable.File.
-func (f vitalFile) WriteString(s string) (int, error) { return f.Write([]byte(s)) }
-
-// Truncate implements durable.File.
-func (f vitalFile) Truncate(size int64) error {
-	return f.health.change(func() error { return f.File.Truncate(size) })
-}
-
-// Chmod implements durable.File.
-func (f vitalFile) Chmod(mode fs.FileMode) error {
-	return f.health.change(func() error { return f.File.Chmod(mode) })
-}
-
-// Chown implements durable.File.
-func (f vitalFile) Chown(uid, gid int) error {
-	return f.health.change(func() error { return f.File.Chown(uid, gid) })
-}
-
-// Chtime implements durable.File.
-func (f vitalFile) Chtime(mtime time.Time) error {
-	return f.health.change(func() error { return f.File.Chtime(mtime) })
-}
-
-// Sync implements durable.File.
-func (f vitalFile) Sync() error { return f.health.sync(f.File.Sync) }
-
-// Datasync implements durable.File.
-func (f vitalFile) Datasync() error { return f.health.sync(f.File.Datasync) }

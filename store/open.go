@@ -37,7 +37,7 @@ func OpenOn(fsys durable.FS, dir string) (*Store, error) {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
 	h := newHealth()
-	s := &Store{dir: dir, fs: durable.Shared(vital{fsys, h}), lock: lock, health: h, space: durable.SpaceOf, reserved: map[string]struct{}{}}
+	s := &Store{dir: dir, fs: durable.Shared(h.vital(fsys)), lock: lock, health: h, space: durable.SpaceOf, reserved: map[string]struct{}{}}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

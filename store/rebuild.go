@@ -256,7 +256,7 @@ func (r *rebuild) fill(ctx context.Context, tmp string) error {
 	}
 	db.bolt.NoSync = true
 	h := newHealth()
-	r.next = Store{dir: r.old.dir, fs: vital{r.old.fs, h}, db: db, instance: r.report.Instance, health: h, space: durable.SpaceOf}
+	r.next = Store{dir: r.old.dir, fs: h.vital(r.old.fs), db: db, instance: r.report.Instance, health: h, space: durable.SpaceOf}
 	err = r.restoreAll(ctx)
 	if err == nil {
 		err = db.bolt.Sync()
