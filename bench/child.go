@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/engine/processes"
 )
 
 const (
@@ -36,26 +36,19 @@ func startChild(cmd *exec.Cmd, log string) (*child, error) {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	c := &child{cmd: cmd, log: log, exited: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the death signal comes when the thread ends, not the process
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		for unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
-		}
-		awaitGroup(cmd.Process.Pid)
-		unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // before it is reaped: its number is still its own
-		c.err = cmd.Wait()
-		close(c.exited)
-	}()
-	if err := <-started; err != nil {
+	p, err := processes.Start(cmd)
+	if err != nil {
 		return nil, err
 	}
+	c := &child{cmd: cmd, log: log, exited: make(chan struct{})}
+	go func() {
+		<-p.Exited()
+		awaitGroup(c.pid())
+		unix.Kill(-c.pid(), unix.SIGKILL) // before it is reaped: its number is still its own
+		p.Bury()
+		c.err = p.Wait()
+		close(c.exited)
+	}()
 	return c, nil
 }
 

@@ -46,18 +46,6 @@ func TestRatioHoldsEveryPair(t *testing.T) {
 	})
 }
 
-func TestParseStat(t *testing.T) {
-	stat := "4711 (a) b (c) S 1 4700 4700 0 -1 4194304 100 0 0 0 250 50 7 9 20 0 1 0 100 1000 10"
-	if group, seconds, ok := parseStat([]byte(stat)); group != 4700 || seconds != 3 || !ok {
-		t.Errorf("got group %d, %v s, %v", group, seconds, ok)
-	}
-	for _, bad := range []string{"", "1 (x)", "1 (x) S 1 a 1 1 1 1 1 1 1 1 1 1 1", "1 (x) S 1 2 3"} {
-		if _, _, ok := parseStat([]byte(bad)); ok {
-			t.Errorf("%q was read", bad)
-		}
-	}
-}
-
 func TestBaseURL(t *testing.T) {
 	for url, want := range map[string]string{
 		"http://h:1": "http://h:1", "http://h:1/": "http://h:1", "http://h:1/v1": "http://h:1", "http://h:1/v1/": "http://h:1", "http://h/x": "http://h/x",

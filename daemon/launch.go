@@ -14,6 +14,7 @@ import (
 	"stoker/daemon/config"
 	"stoker/engine"
 	"stoker/engine/environment"
+	"stoker/engine/processes"
 	"stoker/engine/pyenv"
 	"stoker/engine/worker"
 )
@@ -26,7 +27,7 @@ func (d *Daemon) startEngine(ctx context.Context) (engine.Replica, error) {
 		launch = d.launchEcho
 	}
 	replicas := d.replicas(ctx)
-	group, err := engine.EnterDelegated(d.store.Instance())
+	group, err := processes.EnterDelegated()
 	if err != nil {
 		d.component("engine").Warn().Err(err).Msg("workers have no control group of their own")
 	}

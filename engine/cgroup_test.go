@@ -6,38 +6,58 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/engine/processes"
 )
 
 // newCgroup makes a control group of version 2, for which it needs root, that the end of the test removes. It has a name
 // as systemd gives it to units with a dash in their instance.
-func newCgroup(t *testing.T) *Cgroup {
+func newCgroup(t *testing.T) processes.Cgroup {
 	t.Helper()
 	mount := t.TempDir()
 	if err := unix.Mount("cgroup2", mount, "cgroup2", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	c := &Cgroup{filepath.Join(mount, fmt.Sprintf(`stoker\x2dtest-%d-%s`, os.Getpid(), t.Name())), instance(t)}
-	if err := os.Mkdir(c.dir, 0o755); err != nil {
+	c := filepath.Join(mount, fmt.Sprintf(`stoker\x2dtest-%d-%s`, os.Getpid(), t.Name()))
+	if err := os.Mkdir(c, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := c.sweep(); err != nil {
+		if _, err := (processes.Marks{Instance: instance(t), Cgroup: processes.Cgroup(c)}).Sweep(); err != nil {
 			t.Error(err)
 		}
-		for end := time.Now().Add(limit); os.Remove(c.dir) != nil; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(limit); os.Remove(c) != nil; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Errorf("cannot remove %s, where there are %q", c.dir, c.leaves())
+				t.Errorf("cannot remove %s, where there are %q", c, leaves(processes.Cgroup(c)))
 				break
 			}
 		}
 		unix.Unmount(mount, unix.MNT_DETACH)
 	})
-	return c
+	return processes.Cgroup(c)
+}
+
+// leaves are the control groups in another one.
+func leaves(c processes.Cgroup) (dirs []string) {
+	entries, _ := os.ReadDir(string(c))
+	for _, e := range entries {
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(string(c), e.Name()))
+		}
+	}
+	return dirs
+}
+
+// membersOf are the processes of a control group.
+func membersOf(dir string) []string {
+	list, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	return strings.Fields(string(list))
 }
 
 // hidden is a worker with a child that no other mark than its control group leads to: it has a session and an environment
@@ -52,7 +72,7 @@ func TestCgroupIsKilledWithTheWorker(t *testing.T) {
 	o.Cgroup = newCgroup(t)
 	s := supervise(t, o)
 	ready(t, s)
-	child, leaf := readPID(t, pidFile), filepath.Join(o.Cgroup.dir, "worker-"+instance(t)+"-1")
+	child, leaf := readPID(t, pidFile), filepath.Join(string(o.Cgroup), "worker-"+instance(t)+"-1")
 	if members := membersOf(leaf); len(members) < 2 {
 		t.Errorf("in the worker's group are %v, want it and its child %d", members, child)
 	}
@@ -62,45 +82,28 @@ func TestCgroupIsKilledWithTheWorker(t *testing.T) {
 	unix.Kill(s.Status().PID, unix.SIGKILL)
 	nextOf[Capacity](t, s)
 	ready(t, s)
-	if _, alive := readStat(fmt.Sprintf("/proc/%d", child)); alive {
+	if lives(child) {
 		t.Errorf("child %d of the dead worker is alive", child)
 	}
 	s.Stop()
-	if left := o.Cgroup.leaves(); len(left) > 0 && len(membersOf(left[0])) > 0 {
-		t.Errorf("groups %q are left with %v", left, membersOf(left[0]))
+	for _, left := range leaves(o.Cgroup) {
+		if members := membersOf(left); len(members) > 0 {
+			t.Errorf("group %s is left with %v", left, members)
+		}
 	}
 }
 
 // What a former life left in its worker's group is found, and killed before another worker is started.
 func TestCgroupIsSwept(t *testing.T) {
-	c := newCgroup(t)
-	l, err := c.newLeaf()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pidFile := filepath.Join(t.TempDir(), "pid")
-	former := script(t, strings.ReplaceAll(hidden, "PIDFILE", pidFile)+`sleep 1000`)
-	former.leaf = l
-	log, err := openLog(filepath.Join(t.TempDir(), "worker.log"), logLimit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	p, err := startProcess(former, newToken(instance(t)), log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { p.end(0, nil) }()
-	child := readPID(t, pidFile)
-
 	o := options(t, echo(nil))
-	o.Instance, o.Cgroup = instance(t)+"-next", c
-	left, err := c.leftovers(Tree{})
-	if err != nil || !slices.ContainsFunc(left, func(p Process) bool { return p.PID == child }) {
-		t.Errorf("left are %v, %v, want %d among them", left, err, child)
+	o.Cgroup = newCgroup(t)
+	_, child := launch(t, o.marks(), hidden+`sleep 1000`)
+	left := leftovers(t, o.marks())
+	if !slices.ContainsFunc(left, func(p processes.Process) bool { return p.PID == child }) {
+		t.Errorf("left are %v, want %d among them", left, child)
 	}
 	ready(t, supervise(t, o))
-	if _, alive := readStat(fmt.Sprintf("/proc/%d", child)); alive {
+	if lives(child) {
 		t.Errorf("child %d of a former worker is alive", child)
 	}
 }
@@ -116,24 +119,24 @@ func TestCgroupIsShared(t *testing.T) {
 
 	other := options(t, echo(nil))
 	other.Instance = instance(t) + "-1" // nor is a name that begins with another taken for it
-	other.Cgroup = &Cgroup{one.Cgroup.dir, other.Instance}
+	other.Cgroup = one.Cgroup
 	next := supervise(t, other)
 	ready(t, next)
 	next.Stop()
 	for _, pid := range []int{pid, child} {
-		if _, alive := readStat(fmt.Sprintf("/proc/%d", pid)); !alive {
+		if !lives(pid) {
 			t.Errorf("another stoker killed process %d", pid)
 		}
 	}
-	if left, err := next.o.Cgroup.leftovers(Tree{}); err != nil || len(left) > 0 {
-		t.Errorf("it takes %v for its own, %v", left, err)
+	if left := leftovers(t, other.marks()); len(left) > 0 {
+		t.Errorf("it takes %v for its own", left)
 	}
 }
 
 // The control groups of former versions' workers, which do not tell whose they are, are removed if nothing is in them.
 func TestCgroupOfFormerVersion(t *testing.T) {
 	c := newCgroup(t)
-	empty, used := filepath.Join(c.dir, "worker-1"), filepath.Join(c.dir, "worker-2")
+	empty, used := filepath.Join(string(c), "worker-1"), filepath.Join(string(c), "worker-2")
 	for _, dir := range []string{empty, used} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -148,7 +151,7 @@ func TestCgroupOfFormerVersion(t *testing.T) {
 		cmd.Wait()
 		os.Remove(used)
 	})
-	if err := moveTo(used, cmd.Process.Pid); err != nil {
+	if err := os.WriteFile(filepath.Join(used, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
 		t.Fatal(err)
 	}
 	o := options(t, echo(nil))
@@ -157,7 +160,7 @@ func TestCgroupOfFormerVersion(t *testing.T) {
 	if _, err := os.Stat(empty); err == nil {
 		t.Errorf("%s is still there", empty)
 	}
-	if members := membersOf(used); !slices.Equal(members, []int{cmd.Process.Pid}) {
+	if members := membersOf(used); !slices.Equal(members, []string{strconv.Itoa(cmd.Process.Pid)}) {
 		t.Errorf("in %s are %v, want %d", used, members, cmd.Process.Pid)
 	}
 }
@@ -165,26 +168,9 @@ func TestCgroupOfFormerVersion(t *testing.T) {
 // A worker that cannot have a group of its own runs without one.
 func TestCgroupThatIsGone(t *testing.T) {
 	o := options(t, echo(nil))
-	o.Cgroup = &Cgroup{filepath.Join(t.TempDir(), "gone"), instance(t)}
+	o.Cgroup = processes.Cgroup(filepath.Join(t.TempDir(), "gone"))
 	ready(t, supervise(t, o))
 	o = options(t, echo(nil))
-	o.Cgroup = &Cgroup{t.TempDir(), instance(t)} // a folder that is no control group: the kernel refuses to start anything in it
+	o.Cgroup = processes.Cgroup(t.TempDir()) // a folder that is no control group: the kernel refuses to start anything in it
 	ready(t, supervise(t, o))
-}
-
-func TestCgroupDir(t *testing.T) {
-	const hybrid = "30 25 0:26 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n31 25 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw\n"
-	for _, c := range []struct{ path, mounts, want string }{
-		{"/system.slice/stoker.service", "29 23 0:25 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n", "/sys/fs/cgroup/system.slice/stoker.service"},
-		{"/a", hybrid, "/sys/fs/cgroup/unified/a"},
-		{"/docker/x/leaf", "29 23 0:25 /docker/x /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "/sys/fs/cgroup/leaf"},
-		{"/", "29 23 0:25 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "/sys/fs/cgroup"},
-		{"/../other", "29 23 0:25 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", ""}, // outside what this namespace shows
-		{"/other", "29 23 0:25 /docker/x /sys/fs/cgroup ro - cgroup2 cgroup rw\n", ""},
-		{"/a", "30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\nnonsense\n - cgroup2 x\n", ""},
-	} {
-		if got := cgroupDir(c.path, c.mounts); got != c.want {
-			t.Errorf("%s among %q is %q, want %q", c.path, c.mounts, got, c.want)
-		}
-	}
 }

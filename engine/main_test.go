@@ -10,6 +10,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+
+	"stoker/engine/processes"
 )
 
 // TestMain makes the test binary a rehearsal worker, too, as stoker's own is.
@@ -58,20 +60,26 @@ func supervise(t *testing.T, o Options) *Supervisor {
 	s := NewSupervisor(o)
 	t.Cleanup(func() {
 		s.Stop()
-		if left := leftovers(t, o.Instance, o.LogDir, Tree{}); len(left) > 0 {
+		if left := leftovers(t, o.marks()); len(left) > 0 {
 			t.Errorf("processes %v are alive after Stop", left)
 		}
 	})
 	return s
 }
 
-func leftovers(t *testing.T, instance, dir string, current Tree) []Process {
+func leftovers(t *testing.T, marks processes.Marks) []processes.Process {
 	t.Helper()
-	left, err := Leftovers(instance, dir, current)
+	left, err := marks.Leftovers(processes.Tree{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return left
+}
+
+// lives reports whether a process lives.
+func lives(pid int) bool {
+	all, _ := processes.List(func(p processes.Stat) bool { return p.PID == pid && p.Lives() })
+	return len(all) > 0
 }
 
 // limit is how long a test waits for what must happen; it is long because machines are busy.

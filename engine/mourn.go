@@ -65,7 +65,7 @@ func (s *Supervisor) accuse(account string, by syscall.Signal) string {
 	switch {
 	case by != syscall.SIGKILL:
 		return account
-	case s.o.Cgroup.oomKills() > s.life.oomKills:
+	case s.o.Cgroup.OOMKills() > s.life.oomKills:
 		s.state.Hint = oomHint
 		return account + ": the kernel killed it because memory ran out"
 	}

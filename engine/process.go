@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"stoker/engine/processes"
 )
 
 // Launch is how a worker is started.
@@ -22,24 +22,16 @@ type Launch struct {
 	ServedNames []string
 	Args        map[string]any
 	SharedGPUs  string // other replicas with the same ones load before or after this one; "": it has its own, or none
-
-	leaf *leaf // nil: none
 }
 
 // process is one life of a worker: its pipes and the goroutines that serve them. The supervisor's goroutine owns it.
 type process struct {
-	cmd   *exec.Cmd
-	token string
-	leaf  *leaf
+	child *processes.Child
 	tail  *tail
 	pipes pipes
 
 	replies chan replies  // closed when the worker's end
 	logged  chan struct{} // closed when its output has been read
-	exited  chan struct{} // closed when the process is a zombie: its number and group are still its own
-	buried  chan struct{} // closed when it may be reaped
-	reaped  chan struct{}
-	exit    error // once reaped
 
 	mu     sync.Mutex
 	queue  []byte // for the worker, not yet written
@@ -50,8 +42,8 @@ type process struct {
 // pipes are the daemon's ends.
 type pipes struct{ requests, replies, log *os.File }
 
-// startProcess starts a worker in a process group of its own, with requests on fd 3 and replies on fd 4.
-func startProcess(l Launch, token string, log *logFile) (*process, error) {
+// startProcess starts a worker with requests on fd 3 and replies on fd 4.
+func startProcess(l Launch, marks processes.Marks, log *logFile) (*process, error) {
 	if len(l.Argv) == 0 {
 		return nil, errors.New("start worker: no command")
 	}
@@ -59,28 +51,19 @@ func startProcess(l Launch, token string, log *logFile) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start worker: %w", err)
 	}
-	if l.leaf != nil && l.leaf.open == nil {
-		l.Argv = l.leaf.enter(l.Argv)
-	}
 	cmd := exec.Command(l.Argv[0], l.Argv[1:]...)
-	cmd.Env = append(slices.Clone(l.Env), tokenVar+"="+token)
+	cmd.Env = l.Env
 	cmd.ExtraFiles = []*os.File{theirs.requests, theirs.replies}
 	cmd.Stdout, cmd.Stderr = theirs.log, theirs.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if l.leaf != nil && l.leaf.open != nil {
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(l.leaf.open.Fd())
-	}
-
-	p := &process{
-		cmd: cmd, token: token, leaf: l.leaf, tail: &tail{log: log}, pipes: ours,
-		replies: make(chan replies, 16), logged: make(chan struct{}), exited: make(chan struct{}),
-		buried: make(chan struct{}), reaped: make(chan struct{}), wake: make(chan struct{}, 1),
-	}
-	err = p.spawn()
+	child, err := marks.Start(cmd)
 	theirs.close()
 	if err != nil {
 		ours.close()
 		return nil, fmt.Errorf("start worker %s: %w", l.Argv[0], err)
+	}
+	p := &process{
+		child: child, tail: &tail{log: log}, pipes: ours,
+		replies: make(chan replies, 16), logged: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	go p.write()
 	go p.read()
@@ -121,41 +104,6 @@ func (p pipes) close() {
 	for _, f := range []*os.File{p.requests, p.replies, p.log} {
 		f.Close() // a nil *os.File returns an error, too
 	}
-}
-
-// spawn starts the child from a thread that lives as long as the child does: PR_SET_PDEATHSIG fires when the thread that
-// made the child ends (golang/go#27505).
-func (p *process) spawn() error {
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		err := p.cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		awaitZombie(p.cmd.Process.Pid)
-		close(p.exited)
-		<-p.buried
-		p.exit = p.cmd.Wait()
-		close(p.reaped)
-	}()
-	return <-started
-}
-
-// awaitZombie waits for a child to end and leaves it unreaped, so that killing its group cannot hit a stranger that was
-// given the same number.
-func awaitZombie(pid int) {
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
-}
-
-func (p *process) tree() Tree {
-	return Tree{Leader: p.cmd.Process.Pid, Token: p.token, Leaf: p.leaf.path()}
 }
 
 // send queues a message. It never blocks: what is in flight is bounded by the capacity.
@@ -262,8 +210,8 @@ const pipeGrace = time.Second
 func (p *process) end(grace time.Duration, abort <-chan struct{}) end {
 	var e end
 	e.rest, e.byItself = p.awaitExit(grace, abort)
-	e.err = killTree(p.tree())
-	close(p.buried)
+	e.err = p.child.Tree().Kill()
+	p.child.Bury()
 	// A process that hid from us may hold the other ends for ever.
 	for _, f := range []*os.File{p.pipes.replies, p.pipes.log} {
 		f.SetReadDeadline(time.Now().Add(pipeGrace))
@@ -275,9 +223,7 @@ func (p *process) end(grace time.Duration, abort <-chan struct{}) end {
 	}
 	<-p.logged
 	if e.err == nil {
-		<-p.reaped
-		e.exit = p.exit
-		p.leaf.remove()
+		e.exit = p.child.Wait()
 	}
 	return e
 }
@@ -294,7 +240,7 @@ func (p *process) awaitExit(grace time.Duration, abort <-chan struct{}) (rest re
 				incoming = nil
 			}
 			rest.add(r)
-		case <-p.exited:
+		case <-p.child.Exited():
 			return rest, true
 		case <-timeout.C:
 			return rest, false

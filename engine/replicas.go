@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+
+	"stoker/engine/processes"
 )
 
 // Replica is one of several engines that stand for one. It is what a Supervisor does.
@@ -12,7 +14,7 @@ type Replica interface {
 	Cancel([]Key)
 	Events() <-chan Event
 	Status() Status
-	Leftovers() ([]Process, error)
+	Leftovers() ([]processes.Process, error)
 	Stop()
 	Kill()
 }
@@ -211,7 +213,7 @@ func (r *Replicas) end(one func(Replica)) {
 }
 
 // Leftovers returns the living processes of former workers of all replicas. There should be none.
-func (r *Replicas) Leftovers() (left []Process, err error) {
+func (r *Replicas) Leftovers() (left []processes.Process, err error) {
 	for _, m := range r.all {
 		l, err := m.Leftovers()
 		if err != nil {

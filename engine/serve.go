@@ -40,7 +40,7 @@ func (s *Supervisor) serve(p *process) error {
 			if err := s.receive(r); err != nil {
 				return err
 			}
-		case <-p.exited: // something that it started may hold its replies open
+		case <-p.child.Exited(): // something that it started may hold its replies open
 			return errEnded
 		case requests := <-s.submit:
 			s.feed(p, requests)
@@ -161,7 +161,7 @@ func (s *Supervisor) greet(m *message) error {
 	var err error
 	var past pastStarts
 	s.meanwhile(func() { // a disk may take its time
-		err = recordGroup(s.o.LogDir, p.cmd.Process.Pid)
+		err = s.o.marks().RecordGroup(p.child.PID())
 		past = readStarts(s.o.LogDir)
 	})
 	s.life.last = past.phases(s.startKind())

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"stoker/engine/processes"
 )
 
 // Shortage is the memory that was missing to load the model, as far as the engine tells. Amounts are in bytes.
@@ -89,7 +91,7 @@ func parseHolders(csv string) []Holder {
 			continue
 		}
 		mib, _ := strconv.ParseInt(strings.TrimSpace(fields[1]), 10, 64)
-		holders = append(holders, Holder{PID: pid, Name: printable(strings.TrimSpace(fields[2])), Bytes: mib << 20})
+		holders = append(holders, Holder{PID: pid, Name: processes.Printable(strings.TrimSpace(fields[2])), Bytes: mib << 20})
 	}
 	return holders
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+
+	"stoker/engine/processes"
 )
 
 // replicaDir is where replicas but the first keep their log and the record of their processes, in LogDir; a number follows.
@@ -46,67 +48,56 @@ func (o Options) replica(n int) Options {
 	o.former = nil
 	o.Instance += "." + number
 	o.LogDir = filepath.Join(o.LogDir, replicaDir+number)
-	o.Cgroup = o.Cgroup.of(o.Instance)
 	o.Logger = o.Logger.With().Int("replica", n).Logger()
 	return o
 }
 
 // formerReplicas are those over n that have ever had a worker.
-func formerReplicas(o *Options, n int) (former []Options) {
+func formerReplicas(o *Options, n int) (former []processes.Marks) {
 	dirs, _ := filepath.Glob(filepath.Join(o.LogDir, replicaDir+"*"))
 	for _, dir := range dirs {
 		number := dir[len(filepath.Join(o.LogDir, replicaDir)):]
 		if k, err := strconv.Atoi(number); err == nil && k > max(n, 1) && strconv.Itoa(k) == number {
-			former = append(former, o.replica(k))
+			former = append(former, o.replica(k).marks())
 		}
 	}
 	return former
 }
 
+// marks are what this replica's processes are known by.
+func (o Options) marks() processes.Marks {
+	return processes.Marks{Instance: o.Instance, Dir: o.LogDir, Cgroup: o.Cgroup}
+}
+
+// allMarks are those of former replicas, too.
+func (o *Options) allMarks() []processes.Marks { return append(slices.Clip(o.former), o.marks()) }
+
 // sweep kills what former workers left behind, and returns how many processes that were.
-func sweep(o *Options) (killed int, err error) {
-	for i := range o.former {
-		n, err := sweep(&o.former[i])
+func (o *Options) sweep() (killed int, err error) {
+	for _, m := range o.allMarks() {
+		n, err := m.Sweep()
 		if killed += n; err != nil {
 			return killed, err
 		}
 	}
-	n, err := o.Cgroup.sweep() // first: what has other marks as well is counted once
-	if killed += n; err != nil {
-		return killed, err
-	}
-	n, err = Sweep(o.Instance, o.LogDir)
-	return killed + n, err
+	return killed, nil
 }
 
 // leftovers are the living processes of former workers: this replica's, and those that sweep kills before it starts.
-func (o *Options) leftovers(current Tree) ([]Process, error) {
-	left, err := Leftovers(o.Instance, o.LogDir, current)
-	if err != nil {
-		return nil, err
-	}
-	hidden, err := o.Cgroup.leftovers(current)
-	if err != nil {
-		return nil, err
-	}
-	for i := range o.former {
-		more, err := o.former[i].leftovers(Tree{})
+func (o *Options) leftovers(current processes.Tree) (left []processes.Process, err error) {
+	for _, m := range o.allMarks() {
+		more, err := m.Leftovers(current)
 		if err != nil {
 			return nil, err
 		}
-		hidden = append(hidden, more...)
-	}
-	for _, p := range hidden {
-		if !slices.Contains(left, p) {
-			left = append(left, p)
-		}
+		left = append(left, more...)
 	}
 	return left, nil
 }
 
 // AllLeftovers returns the living processes of all replicas that ever were, where no stoker runs: all of them are left over.
-func AllLeftovers(instance, dir string) ([]Process, error) {
+func AllLeftovers(instance, dir string) ([]processes.Process, error) {
 	o := Options{Instance: instance, LogDir: dir}
 	o.former = formerReplicas(&o, 1)
-	return o.leftovers(Tree{})
+	return o.leftovers(processes.Tree{})
 }

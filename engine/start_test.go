@@ -5,6 +5,8 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+
+	"stoker/engine/processes"
 )
 
 // What is alive of a replica that is no more is left over, whether stoker runs, with one replica or several, or not.
@@ -24,18 +26,18 @@ func TestLeftoversOfFormerReplicas(t *testing.T) {
 				break
 			}
 		}
-		worker, orphan := launch(t, former.Instance, namelessChild) // after the sweep that comes before any worker
-		if err := recordGroup(former.LogDir, worker.cmd.Process.Pid); err != nil {
+		worker, orphan := launch(t, former.marks(), namelessChild) // after the sweep that comes before any worker
+		if err := former.marks().RecordGroup(worker.child.PID()); err != nil {
 			t.Fatal(err)
 		}
-		syscall.Kill(worker.cmd.Process.Pid, syscall.SIGKILL)
-		<-worker.exited
-		isLeft := func(left []Process, err error) bool {
+		syscall.Kill(worker.child.PID(), syscall.SIGKILL)
+		<-worker.child.Exited()
+		isLeft := func(left []processes.Process, err error) bool {
 			t.Helper()
 			if err != nil {
 				t.Fatal(err)
 			}
-			return slices.ContainsFunc(left, func(p Process) bool { return p.PID == orphan })
+			return slices.ContainsFunc(left, func(p processes.Process) bool { return p.PID == orphan })
 		}
 		if !isLeft(s.Leftovers()) {
 			t.Errorf("beside %d replicas process %d of the third one is not found", n, orphan)
@@ -44,7 +46,7 @@ func TestLeftoversOfFormerReplicas(t *testing.T) {
 		if !isLeft(AllLeftovers(o.Instance, o.LogDir)) {
 			t.Errorf("without a stoker process %d of the third replica is not found", orphan)
 		}
-		if err := killTree(worker.tree()); err != nil {
+		if err := worker.child.Tree().Kill(); err != nil {
 			t.Error(err)
 		}
 		if isLeft(s.Leftovers()) || isLeft(AllLeftovers(o.Instance, o.LogDir)) {

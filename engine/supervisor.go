@@ -13,19 +13,20 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/rs/zerolog"
 
+	"stoker/engine/processes"
 	"stoker/store/faults"
 )
 
 // Options are what a Supervisor needs.
 type Options struct {
 	Kind     string
-	Replica  int       // its number, from 1
-	Instance string    // marks the worker's processes
-	LogDir   string    // worker.log goes there
-	former   []Options // replicas that are no more, whose workers must be gone before this one's starts
-	turns    *turns    // to load, of all replicas; nil if there is one
-	cleared  func()    // tells them that this one's former workers are gone
-	Cgroup   *Cgroup
+	Replica  int               // its number, from 1
+	Instance string            // marks the worker's processes
+	LogDir   string            // worker.log goes there
+	former   []processes.Marks // of replicas that are no more, whose workers must be gone before this one's starts
+	turns    *turns            // to load, of all replicas; nil if there is one
+	cleared  func()            // tells them that this one's former workers are gone
+	Cgroup   processes.Cgroup
 	// Prepare finds out how to start the worker of a replica, anew for each start. A *PermanentError stops the supervisor.
 	Prepare   func(ctx context.Context, replica int) (Launch, error)
 	InFlight  int           // requests to hold; 0: as the engine's batch size and KV cache have room for
@@ -49,7 +50,7 @@ type Supervisor struct {
 	submit chan []Request
 	cancel chan []Key
 	status chan chan Status
-	tree   chan chan Tree
+	tree   chan chan processes.Tree
 	ctx    context.Context // ended by Stop
 	stop   context.CancelFunc
 	abort  chan struct{} // closed by Kill
@@ -87,18 +88,18 @@ type life struct {
 	statsAt    time.Time
 }
 
-func (l *life) tree() Tree {
+func (l *life) tree() processes.Tree {
 	if l.process == nil {
-		return Tree{}
+		return processes.Tree{}
 	}
-	return l.process.tree()
+	return l.process.child.Tree()
 }
 
 // NewSupervisor starts a supervisor, which starts a worker at once.
 func NewSupervisor(o Options) *Supervisor {
 	s := &Supervisor{
 		o: o, events: make(chan Event), submit: make(chan []Request), cancel: make(chan []Key),
-		status: make(chan chan Status), tree: make(chan chan Tree), abort: make(chan struct{}), done: make(chan struct{}),
+		status: make(chan chan Status), tree: make(chan chan processes.Tree), abort: make(chan struct{}), done: make(chan struct{}),
 		inFlight: map[Key]struct{}{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -153,7 +154,7 @@ func (s *Supervisor) Kill() {
 
 // Leftovers returns the living processes of this stoker's workers that are not of the current one, those of replicas that are
 // no more among them. There should be none.
-func (s *Supervisor) Leftovers() ([]Process, error) {
+func (s *Supervisor) Leftovers() ([]processes.Process, error) {
 	for {
 		before := s.currentTree()
 		left, err := s.o.leftovers(before)
@@ -165,13 +166,13 @@ func (s *Supervisor) Leftovers() ([]Process, error) {
 }
 
 // currentTree is that of the worker that runs or is being killed.
-func (s *Supervisor) currentTree() Tree {
-	reply := make(chan Tree, 1)
+func (s *Supervisor) currentTree() processes.Tree {
+	reply := make(chan processes.Tree, 1)
 	select {
 	case s.tree <- reply:
 		return <-reply
 	case <-s.done:
-		return Tree{}
+		return processes.Tree{}
 	}
 }
 
@@ -220,7 +221,7 @@ func (s *Supervisor) live() error {
 	s.life.heard, s.life.progressed = time.Now(), time.Now()
 	s.life.phases = beginPhases(s.life.heard)
 	s.enter(Loading)
-	s.state.PID = p.cmd.Process.Pid
+	s.state.PID = p.child.PID()
 	return s.bury(p, s.serve(p))
 }
 
@@ -232,7 +233,7 @@ func (s *Supervisor) clear() error {
 	}
 	var n int
 	var err error
-	s.meanwhile(func() { n, err = sweep(&s.o) })
+	s.meanwhile(func() { n, err = s.o.sweep() })
 	if n > 0 {
 		s.o.Logger.Warn().Int("processes", n).Msg("killed what a former worker left behind")
 	}
@@ -260,12 +261,15 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 	if err != nil {
 		return nil, &PermanentError{Message: "encode engine arguments: " + err.Error()}
 	}
-	s.life.start, s.life.env, s.life.oomKills = append(start, '\n'), launch.Env, s.o.Cgroup.oomKills()
+	s.life.start, s.life.env, s.life.oomKills = append(start, '\n'), launch.Env, s.o.Cgroup.OOMKills()
 	s.life.model = launch.Model
 	var p *process
-	s.meanwhile(func() { p, err = s.startIn(launch, log) }) // its file may be on a share that hangs
+	s.meanwhile(func() { p, err = startProcess(launch, s.o.marks(), log) }) // its file may be on a share that hangs
 	if isPermanent(err) {
 		return nil, &PermanentError{Message: err.Error()}
+	}
+	if err == nil && p.child.NoLeaf != nil {
+		s.o.Logger.Warn().Err(p.child.NoLeaf).Msg("the worker has no control group of its own")
 	}
 	return p, err
 }
@@ -294,25 +298,6 @@ func (s *Supervisor) endTurn() {
 	if s.life.turn != nil {
 		s.life.turn.end()
 	}
-}
-
-// startIn starts a worker in a control group of its own, or without one if that cannot be: it is not worth going without an
-// engine.
-func (s *Supervisor) startIn(launch Launch, log *logFile) (p *process, err error) {
-	if launch.leaf, err = s.o.Cgroup.newLeaf(); err != nil {
-		s.o.Logger.Warn().Err(err).Msg("the worker has no control group of its own")
-	}
-	p, err = startProcess(launch, newToken(s.o.Instance), log)
-	if l := launch.leaf; err != nil && l != nil && l.open != nil {
-		// A filter of system calls that cannot look into clone3 forbids it (RestrictNamespaces=).
-		l.open.Close()
-		l.open = nil
-		p, err = startProcess(launch, newToken(s.o.Instance), log)
-	}
-	if err != nil {
-		launch.leaf.remove()
-	}
-	return p, err
 }
 
 // isPermanent tells a command that cannot be run from a machine that cannot start any now.

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"stoker/engine/processes"
 )
 
 func TestAnswers(t *testing.T) {
@@ -249,7 +250,7 @@ func TestStoppedWorker(t *testing.T) {
 	if lost := nextOf[Lost](t, s); !lost.Blamed || !strings.Contains(lost.Reason, "engine.hang") {
 		t.Errorf("lost %+v, want it lost to a hang", lost)
 	}
-	if _, alive := readStat(fmt.Sprintf("/proc/%d", pid)); alive {
+	if lives(pid) {
 		t.Error("the stopped worker is alive")
 	}
 	ready(t, s)
@@ -293,38 +294,6 @@ func TestFloodOfOutput(t *testing.T) {
 	}
 	if size > 2*logLimit {
 		t.Errorf("the logs hold %d bytes, want at most %d", size, 2*logLimit)
-	}
-}
-
-// TestSweepNamelessChild leaves behind what vLLM's EngineCore is: a process in the worker's group without the token.
-func TestSweepNamelessChild(t *testing.T) {
-	name, dir := instance(t), t.TempDir()
-	log, err := openLog(filepath.Join(dir, "worker.log"), logLimit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	ready := filepath.Join(dir, "ready")
-	p, err := startProcess(script(t, `env -i /bin/sh -c 'trap "" TERM; echo $$ > `+ready+`; while :; do sleep 0.1; done' & wait`), name+":1", log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { p.end(0, nil) }()
-	if err := recordGroup(dir, p.cmd.Process.Pid); err != nil {
-		t.Fatal(err)
-	}
-	var child string
-	for deadline := time.Now().Add(limit); child == "" && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		b, _ := os.ReadFile(ready)
-		child = strings.TrimSpace(string(b))
-	}
-	syscall.Kill(p.cmd.Process.Pid, syscall.SIGKILL) // only the leader, as if it crashed together with the daemon
-	<-p.exited
-	if n, err := Sweep(name, dir); err != nil || n == 0 {
-		t.Errorf("swept %d processes: %v", n, err)
-	}
-	if _, alive := readStat("/proc/" + child); alive {
-		t.Errorf("process %s is alive", child)
 	}
 }
 
@@ -389,7 +358,7 @@ func TestStartLeaksNoFiles(t *testing.T) {
 	}
 	before := count()
 	for range 20 {
-		if _, err := startProcess(Launch{Argv: []string{"/nowhere/python"}}, "x:1", log); !isPermanent(err) {
+		if _, err := startProcess(Launch{Argv: []string{"/nowhere/python"}}, processes.Marks{Instance: "x"}, log); !isPermanent(err) {
 			t.Fatalf("got %v, want a permanent error", err)
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
+
+	"stoker/engine/processes"
 )
 
 // tail is where a worker's output goes: a log file, and a memory of the last lines that look like errors, so that its
@@ -67,7 +68,7 @@ func (t *tail) touch() {
 }
 
 func (t *tail) remember(line string) {
-	text := strings.TrimSpace(printable(line))
+	text := strings.TrimSpace(processes.Printable(line))
 	if text == "" {
 		return
 	}
@@ -77,19 +78,6 @@ func (t *tail) remember(line string) {
 	if looksLikeError.MatchString(text) {
 		t.errors = appendBounded(t.errors, text, tailErrors)
 	}
-}
-
-// printable drops what would break a terminal or a report: control characters, and bytes that are not UTF-8.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 func appendBounded(s []string, v string, n int) []string {

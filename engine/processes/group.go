@@ -1,4 +1,4 @@
-package engine
+package processes
 
 import (
 	"bytes"
@@ -25,10 +25,10 @@ type group struct {
 	exe  string
 }
 
-// recordGroup is called when the worker has said hello: by then a wrapper around the interpreter has made way for it, and
+// RecordGroup is called when the worker has said hello: by then a wrapper around the interpreter has made way for it, and
 // the worker has started nothing itself, because it does not know yet what to load. The record need not survive a power
 // cut: nor does the worker.
-func recordGroup(dir string, id int) error {
+func (m Marks) RecordGroup(id int) error {
 	boot, err := bootID()
 	if err != nil {
 		return err
@@ -38,11 +38,11 @@ func recordGroup(dir string, id int) error {
 		return nil // it is gone already, with nothing of its own
 	}
 	var record []byte
-	for _, g := range append(recordedGroups(dir), group{boot, id, exe}) {
+	for _, g := range append(recordedGroups(m.Dir), group{boot, id, exe}) {
 		if g.id == id && g.exe != exe {
 			continue // the number is another's now
 		}
-		members, err := living(func(_, group int, dir string) bool { return group == g.id && g.holds(dir) })
+		members, err := living(g.holds)
 		if err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func recordGroup(dir string, id int) error {
 			record = append(record, line...)
 		}
 	}
-	return durable.WriteFile(durable.Local{}, filepath.Join(dir, groupFile), record, 0o600)
+	return durable.WriteFile(durable.Local{}, filepath.Join(m.Dir, groupFile), record, 0o600)
 }
 
 // recordedGroups returns the groups that were recorded, if they are of this boot.
@@ -76,10 +76,12 @@ func recordedGroups(dir string) []group {
 	return groups
 }
 
-// holds reports whether a process, which is in a group of this number, is of this group. One that dies has no executable
-// any more, but may still have a GPU's memory.
-func (g group) holds(procDir string) bool {
-	exe, err := os.Readlink(filepath.Join(procDir, "exe"))
+// holds reports whether a process is of this group. One that dies has no executable any more, but may still have a GPU's memory.
+func (g group) holds(p Stat) bool {
+	if p.Group != g.id {
+		return false
+	}
+	exe, err := os.Readlink(p.path("exe"))
 	return err == nil && exe == g.exe || errors.Is(err, fs.ErrNotExist)
 }
 

@@ -1,55 +1,54 @@
-package engine
+package processes
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // Cgroup is the control group that systemd has given to stoker (Delegate=yes), to divide it as it likes: stoker itself is
 // in the leaf "daemon", each worker in one of its own. The kernel kills such a leaf at once with all that is in it, whatever
-// it calls itself and to whatever session it belongs. A nil Cgroup is none: there, workers are found by other marks.
+// it calls itself and to whatever session it belongs. An empty Cgroup is none: there, workers are found by other marks.
 //
 // No controllers are handed down. A group that does so may hold no process of its own, and systemd, which starts stoker in
 // this one, could not do it again while anything is left of a former life.
-type Cgroup struct {
-	dir      string
-	instance string // whose workers
-}
+type Cgroup string // its folder
 
 const (
 	daemonLeaf   = "daemon"
 	workerPrefix = "worker-"
 )
 
-// EnterDelegated moves this process into its leaf of the control group that it was given; nil if it was given none.
-func EnterDelegated(instance string) (*Cgroup, error) {
+// EnterDelegated moves this process into its leaf of the control group that it was given; "" if it was given none.
+func EnterDelegated() (Cgroup, error) {
 	own, err := ownCgroup()
 	if own == "" || err != nil {
-		return nil, err
+		return "", err
 	}
 	switch {
 	case isDelegated(own):
 	case isDelegated(filepath.Dir(own)): // systemd put us into a leaf (DelegateSubgroup=)
-		return &Cgroup{filepath.Dir(own), instance}, nil
+		return Cgroup(filepath.Dir(own)), nil
 	default:
-		return nil, nil
+		return "", nil
 	}
 	leaf := filepath.Join(own, daemonLeaf)
 	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make control group: %w", err)
+		return "", fmt.Errorf("make control group: %w", err)
 	}
 	if err := moveTo(leaf, os.Getpid()); err != nil {
-		return nil, err
+		return "", err
 	}
-	return &Cgroup{own, instance}, nil
+	return Cgroup(own), nil
 }
 
 // ownCgroup is the folder of this process's control group of version 2; "" if there is none that can be seen.
@@ -113,20 +112,20 @@ func ownerOf(dir string) int {
 // leaf is the control group of one worker.
 type leaf struct {
 	dir  string
-	open *os.File // to start the worker in; nil: it goes there by itself
+	open *os.File // to start the worker in
 }
 
 // newLeaf makes one for a worker that is to be started, nil if there are no control groups.
-func (c *Cgroup) newLeaf() (*leaf, error) {
-	if c == nil {
+func (m Marks) newLeaf() (*leaf, error) {
+	if m.Cgroup == "" {
 		return nil, nil
 	}
-	former := c.numbered(workerPrefix) // as a former version called them, which did not tell whose they are
-	for _, empty := range append(c.leaves(), former...) {
+	former := m.Cgroup.numbered(workerPrefix) // as a former version called them, which did not tell whose they are
+	for _, empty := range append(m.leaves(), former...) {
 		os.Remove(empty) // which a moment after its last process was not possible
 	}
 	for n := 1; ; n++ {
-		dir := filepath.Join(c.dir, c.prefix()+strconv.Itoa(n))
+		dir := filepath.Join(string(m.Cgroup), m.leafPrefix()+strconv.Itoa(n))
 		err := os.Mkdir(dir, 0o755)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -142,17 +141,29 @@ func (c *Cgroup) newLeaf() (*leaf, error) {
 	}
 }
 
+// start starts a command in the leaf, if there is one.
+func (l *leaf) start(cmd *exec.Cmd) (*Child, error) {
+	if l == nil {
+		return Start(cmd)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(l.open.Fd())}
+	c, err := Start(cmd)
+	if err == nil {
+		return c, nil
+	}
+	// A filter of system calls that cannot look into clone3 forbids it (RestrictNamespaces=). Then the worker goes there by itself.
+	enter := []string{"-c", `echo $$ > "$0"; exec "$@"`, filepath.Join(l.dir, "cgroup.procs")}
+	again := exec.Command("/bin/sh", append(enter, cmd.Args...)...)
+	again.Env, again.ExtraFiles, again.Stdout, again.Stderr = cmd.Env, cmd.ExtraFiles, cmd.Stdout, cmd.Stderr
+	return Start(again)
+}
+
 // remove takes away the leaf of a worker that is gone. One that cannot be removed is swept before the next worker.
 func (l *leaf) remove() {
 	if l != nil {
-		l.open.Close() // a nil one returns an error, too
+		l.open.Close()
 		os.Remove(l.dir)
 	}
-}
-
-// enter is a command that goes into the leaf and then becomes another one.
-func (l *leaf) enter(argv []string) []string {
-	return append([]string{"/bin/sh", "-c", `echo $$ > "$0"; exec "$@"`, filepath.Join(l.dir, "cgroup.procs")}, argv...)
 }
 
 func moveTo(dir string, pid int) error {
@@ -183,7 +194,10 @@ func killLeaf(dir string) {
 	}
 }
 
-// membersOf are the processes of a control group. One that is gone has none.
+// isMember reports whether a process is in a control group. One that is gone has none, nor has "".
+func isMember(dir string, pid int) bool { return dir != "" && slices.Contains(membersOf(dir), pid) }
+
+// membersOf are the processes of a control group.
 func membersOf(dir string) (pids []int) {
 	list, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	for field := range strings.FieldsSeq(string(list)) {
@@ -194,74 +208,25 @@ func membersOf(dir string) (pids []int) {
 	return pids
 }
 
-// of is the same group for the workers of another instance.
-func (c *Cgroup) of(instance string) *Cgroup {
-	if c == nil {
+// leafPrefix is what the names of the workers' control groups begin with; a number follows.
+func (m Marks) leafPrefix() string { return workerPrefix + m.Instance + "-" }
+
+// leaves are the control groups of workers.
+func (m Marks) leaves() []string {
+	if m.Cgroup == "" {
 		return nil
 	}
-	return &Cgroup{c.dir, instance}
-}
-
-// prefix is what the names of its workers' control groups begin with; a number follows.
-func (c *Cgroup) prefix() string { return workerPrefix + c.instance + "-" }
-
-// leaves are the control groups of this stoker's workers.
-func (c *Cgroup) leaves() []string {
-	if c == nil {
-		return nil
-	}
-	return c.numbered(c.prefix())
+	return m.Cgroup.numbered(m.leafPrefix())
 }
 
 // numbered are the control groups whose names are a prefix and a number.
-func (c *Cgroup) numbered(prefix string) (dirs []string) {
-	entries, _ := os.ReadDir(c.dir)
+func (c Cgroup) numbered(prefix string) (dirs []string) {
+	entries, _ := os.ReadDir(string(c))
 	for _, e := range entries {
 		number, ok := strings.CutPrefix(e.Name(), prefix)
 		if _, err := strconv.ParseUint(number, 10, 64); ok && err == nil {
-			dirs = append(dirs, filepath.Join(c.dir, e.Name()))
+			dirs = append(dirs, filepath.Join(string(c), e.Name()))
 		}
 	}
 	return dirs
-}
-
-// strays chooses what is in the control groups of workers, but for the current one's.
-func (c *Cgroup) strays(current Tree) chooser {
-	var pids []int
-	for _, dir := range c.leaves() {
-		if dir != current.Leaf {
-			pids = append(pids, membersOf(dir)...)
-		}
-	}
-	return func(pid, _ int, _ string) bool { return slices.Contains(pids, pid) }
-}
-
-// leftovers are the living processes of former workers that no other mark shows.
-func (c *Cgroup) leftovers(current Tree) ([]Process, error) {
-	if c == nil {
-		return nil, nil
-	}
-	return processes(c.strays(current))
-}
-
-// sweep kills what former workers left in their control groups, which it removes, and returns how many processes that were.
-func (c *Cgroup) sweep() (int, error) {
-	if c == nil {
-		return 0, nil
-	}
-	left, err := c.leftovers(Tree{})
-	if err != nil {
-		return 0, err
-	}
-	leaves := c.leaves()
-	for _, dir := range leaves {
-		killLeaf(dir)
-	}
-	err = killAll(func(pid, _ int, _ string) bool {
-		return slices.ContainsFunc(leaves, func(dir string) bool { return slices.Contains(membersOf(dir), pid) })
-	})
-	for _, dir := range leaves {
-		os.Remove(dir)
-	}
-	return len(left), err
 }

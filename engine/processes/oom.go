@@ -1,4 +1,4 @@
-package engine
+package processes
 
 import (
 	"os"
@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// oomKills counts the processes that the kernel has killed because memory ran out, on this machine and in stoker's own
+// OOMKills counts the processes that the kernel has killed because memory ran out, on this machine and in stoker's own
 // control group, with all below it. What it cannot read counts as none.
-func (c *Cgroup) oomKills() int64 {
+func (c Cgroup) OOMKills() int64 {
 	n := counter("/proc/vmstat", "oom_kill")
-	if c != nil {
-		return n + counter(filepath.Join(c.dir, "memory.events"), "oom_kill")
+	if c != "" {
+		return n + counter(filepath.Join(string(c), "memory.events"), "oom_kill")
 	}
 	groups, _ := os.ReadFile("/proc/self/cgroup")
 	for line := range strings.Lines(string(groups)) { // cgroups(7): NUMBER:CONTROLLERS:PATH
