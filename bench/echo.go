@@ -15,6 +15,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"stoker/engine"
+	"stoker/engine/echo"
+	"stoker/engine/protocol"
 )
 
 // echoLoop is a bare loop around the echo worker: lines in, requests through its pipe, answers to a file, one sync at the
@@ -48,7 +50,7 @@ func (e *echoLoop) start(ctx context.Context) (Loaded, error) {
 	}
 	defer theirReplies.Close()
 	e.requests, e.pipe, e.replies = requests, replies, bufio.NewReaderSize(replies, pipeBuffer)
-	cmd := exec.Command(e.binary, engine.EchoCommand)
+	cmd := exec.Command(e.binary, echo.Command)
 	cmd.ExtraFiles = []*os.File{theirRequests, theirReplies}
 	if e.child, err = startChild(cmd, filepath.Join(e.folder, "log")); err != nil {
 		return Loaded{}, fmt.Errorf("start echo worker: %w", err)
@@ -58,7 +60,7 @@ func (e *echoLoop) start(ctx context.Context) (Loaded, error) {
 	if err != nil {
 		return Loaded{}, err
 	}
-	if _, err := fmt.Fprintf(e.requests, `{"type":"start","protocol":%d,"served_names":["*"],"args":%s}`+"\n", engine.ProtocolVersion, args); err != nil {
+	if _, err := fmt.Fprintf(e.requests, `{"type":"start","protocol":%d,"served_names":["*"],"args":%s}`+"\n", protocol.Version, args); err != nil {
 		return Loaded{}, err
 	}
 	if err := e.awaitReady(); err != nil {

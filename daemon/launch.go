@@ -13,6 +13,7 @@ import (
 
 	"stoker/daemon/config"
 	"stoker/engine"
+	"stoker/engine/echo"
 	"stoker/engine/environment"
 	"stoker/engine/processes"
 	"stoker/engine/pyenv"
@@ -41,7 +42,7 @@ func (d *Daemon) startEngine(ctx context.Context) (engine.Replica, error) {
 func (d *Daemon) launchEcho(context.Context) (engine.Launch, error) {
 	e := &d.o.Config.Engine
 	return engine.Launch{
-		Argv: []string{d.o.Executable, engine.EchoCommand}, Env: workerEnv(d.o.Environ, e.Env, nil),
+		Argv: []string{d.o.Executable, echo.Command}, Env: workerEnv(d.o.Environ, e.Env, nil),
 		Model: e.Model, ServedNames: e.ServedNames, Args: e.Args,
 	}, nil
 }

@@ -6,6 +6,9 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"stoker/engine/echo"
+	"stoker/engine/protocol"
 )
 
 const benchText = "the quick brown fox jumps over the lazy dog "
@@ -20,7 +23,7 @@ func BenchmarkEcho(b *testing.B) {
 	b.SetBytes(int64(len(in) / b.N))
 	b.ReportAllocs()
 	b.ResetTimer()
-	if err := RunEcho(bytes.NewReader(in), io.Discard); err != nil {
+	if err := echo.Run(bytes.NewReader(in), io.Discard); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -37,9 +40,9 @@ func BenchmarkReplies(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	var p process
-	in := lineReader{r: bytes.NewReader(text)}
+	in := protocol.NewReader(bytes.NewReader(text))
 	for {
-		lines, err := in.lines()
+		lines, err := in.Lines()
 		if err != nil {
 			return
 		}

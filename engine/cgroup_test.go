@@ -95,7 +95,7 @@ func TestCgroupIsKilledWithTheWorker(t *testing.T) {
 
 // What a former life left in its worker's group is found, and killed before another worker is started.
 func TestCgroupIsSwept(t *testing.T) {
-	o := options(t, echo(nil))
+	o := options(t, rehearsal(nil))
 	o.Cgroup = newCgroup(t)
 	_, child := launch(t, o.marks(), hidden+`sleep 1000`)
 	left := leftovers(t, o.marks())
@@ -117,7 +117,7 @@ func TestCgroupIsShared(t *testing.T) {
 	ready(t, s)
 	pid, child := s.Status().PID, readPID(t, pidFile)
 
-	other := options(t, echo(nil))
+	other := options(t, rehearsal(nil))
 	other.Instance = instance(t) + "-1" // nor is a name that begins with another taken for it
 	other.Cgroup = one.Cgroup
 	next := supervise(t, other)
@@ -154,7 +154,7 @@ func TestCgroupOfFormerVersion(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(used, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
 		t.Fatal(err)
 	}
-	o := options(t, echo(nil))
+	o := options(t, rehearsal(nil))
 	o.Cgroup = c
 	ready(t, supervise(t, o))
 	if _, err := os.Stat(empty); err == nil {
@@ -167,10 +167,10 @@ func TestCgroupOfFormerVersion(t *testing.T) {
 
 // A worker that cannot have a group of its own runs without one.
 func TestCgroupThatIsGone(t *testing.T) {
-	o := options(t, echo(nil))
+	o := options(t, rehearsal(nil))
 	o.Cgroup = processes.Cgroup(filepath.Join(t.TempDir(), "gone"))
 	ready(t, supervise(t, o))
-	o = options(t, echo(nil))
+	o = options(t, rehearsal(nil))
 	o.Cgroup = processes.Cgroup(t.TempDir()) // a folder that is no control group: the kernel refuses to start anything in it
 	ready(t, supervise(t, o))
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"stoker/engine/echo"
 )
 
 // FuzzEcho gives the rehearsal engine any body: it answers each request once, with what the daemon can read. A message
@@ -27,7 +29,7 @@ func FuzzEcho(f *testing.F) {
 		in = appendRequest(in, Request{Key: 7, URL: url, Simple: simple, Body: body, Line: 4})
 		in = append(in, `{"type":"ping","seq":3}`+"\n"...)
 		var out bytes.Buffer
-		err := RunEcho(bytes.NewReader(in), &out)
+		err := echo.Run(bytes.NewReader(in), &out)
 		got := map[string]int{}
 		for line := range bytes.Lines(out.Bytes()) {
 			m, err := parseReply(bytes.TrimSuffix(line, []byte("\n")))

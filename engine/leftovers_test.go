@@ -103,7 +103,7 @@ func TestWrappedInterpreterIsRecorded(t *testing.T) {
 
 // The supervisor starts no worker before the former one is gone.
 func TestSupervisorSweepsFirst(t *testing.T) {
-	o := options(t, echo(nil))
+	o := options(t, rehearsal(nil))
 	former, orphan := launch(t, o.marks(), namelessChild)
 	if err := o.marks().RecordGroup(former.child.PID()); err != nil {
 		t.Fatal(err)

@@ -11,17 +11,14 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"stoker/engine/echo"
 	"stoker/engine/processes"
 )
 
 // TestMain makes the test binary a rehearsal worker, too, as stoker's own is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == EchoCommand {
-		if err := RunEcho(os.NewFile(3, "requests"), os.NewFile(4, "replies")); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if ran, code := echo.Main(); ran {
+		os.Exit(code)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -36,9 +33,9 @@ func options(t *testing.T, launch Launch) Options {
 	}
 }
 
-func echo(args map[string]any) Launch {
+func rehearsal(args map[string]any) Launch {
 	env := append(os.Environ(), "GORACE=atexit_sleep_ms=0") // else the race detector makes each exit last a second
-	return Launch{Argv: []string{os.Args[0], EchoCommand}, Env: env, ServedNames: []string{"*"}, Args: args}
+	return Launch{Argv: []string{os.Args[0], echo.Command}, Env: env, ServedNames: []string{"*"}, Args: args}
 }
 
 // script is a worker made of a few lines of shell. It may use $hello and $ready, and serve, which

@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"stoker/engine/processes"
+	"stoker/engine/protocol"
 )
 
 // Launch is how a worker is started.
@@ -29,14 +29,10 @@ type process struct {
 	child *processes.Child
 	tail  *tail
 	pipes pipes
+	out   *protocol.Writer
 
 	replies chan replies  // closed when the worker's end
 	logged  chan struct{} // closed when its output has been read
-
-	mu     sync.Mutex
-	queue  []byte // for the worker, not yet written
-	closed bool
-	wake   chan struct{}
 }
 
 // pipes are the daemon's ends.
@@ -62,10 +58,9 @@ func startProcess(l Launch, marks processes.Marks, log *logFile) (*process, erro
 		return nil, fmt.Errorf("start worker %s: %w", l.Argv[0], err)
 	}
 	p := &process{
-		child: child, tail: &tail{log: log}, pipes: ours,
-		replies: make(chan replies, 16), logged: make(chan struct{}), wake: make(chan struct{}, 1),
+		child: child, tail: &tail{log: log}, pipes: ours, out: protocol.NewWriter(ours.requests),
+		replies: make(chan replies, 16), logged: make(chan struct{}),
 	}
-	go p.write()
 	go p.read()
 	go func() { defer close(p.logged); p.tail.drain(ours.log) }()
 	return p, nil
@@ -106,49 +101,6 @@ func (p pipes) close() {
 	}
 }
 
-// send queues a message. It never blocks: what is in flight is bounded by the capacity.
-func (p *process) send(add func([]byte) []byte) {
-	p.mu.Lock()
-	p.queue = add(p.queue)
-	p.mu.Unlock()
-	p.wakeWriter()
-}
-
-func (p *process) closeRequests() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.wakeWriter()
-}
-
-func (p *process) wakeWriter() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-}
-
-// keepBuffer is how large a buffer for requests may be to be used again, in bytes.
-const keepBuffer = 1 << 20
-
-// write hands queued messages to the worker, as many as there are at once.
-func (p *process) write() {
-	defer p.pipes.requests.Close()
-	var out []byte
-	for range p.wake {
-		if cap(out) > keepBuffer {
-			out = nil
-		}
-		p.mu.Lock()
-		out, p.queue = p.queue, out[:0]
-		closed := p.closed
-		p.mu.Unlock()
-		if _, err := p.pipes.requests.Write(out); err != nil || closed {
-			return // a dead worker is noticed by its exit
-		}
-	}
-}
-
 // replies are what one read of a worker brought.
 type replies struct {
 	answers  Answers
@@ -159,9 +111,9 @@ type replies struct {
 func (p *process) read() {
 	defer close(p.replies)
 	defer p.pipes.replies.Close()
-	in := lineReader{r: p.pipes.replies}
+	in := protocol.NewReader(p.pipes.replies)
 	for {
-		lines, err := in.lines()
+		lines, err := in.Lines()
 		if err != nil {
 			return
 		}
@@ -216,8 +168,9 @@ func (p *process) end(grace time.Duration, abort <-chan struct{}) end {
 	for _, f := range []*os.File{p.pipes.replies, p.pipes.log} {
 		f.SetReadDeadline(time.Now().Add(pipeGrace))
 	}
-	p.closeRequests()
 	p.pipes.requests.SetWriteDeadline(time.Now()) // wakes a writer whose pipe nobody reads
+	p.out.Close()
+	p.pipes.requests.Close()
 	for r := range p.replies {
 		e.rest.add(r)
 	}

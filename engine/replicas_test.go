@@ -51,8 +51,8 @@ func held(r *Replicas) (n []int) {
 
 // Requests go to the replica that has the most free places.
 func TestReplicasShareTheWork(t *testing.T) {
-	slow, fast := echo(map[string]any{"delay": "1h"}), echo(map[string]any{"delay": "1h"})
-	r := replicas(t, 4, slow, fast, echo(map[string]any{"delay": "1h"}))
+	slow, fast := rehearsal(map[string]any{"delay": "1h"}), rehearsal(map[string]any{"delay": "1h"})
+	r := replicas(t, 4, slow, fast, rehearsal(map[string]any{"delay": "1h"}))
 	allReady(t, r, 12)
 	r.Submit(chats(1, 7))
 	waitForHeld(t, r, 7)
@@ -79,7 +79,7 @@ func waitForHeld(t *testing.T, r *Replicas, n int) {
 }
 
 func TestReplicasAnswer(t *testing.T) {
-	r := replicas(t, 0, echo(nil), echo(map[string]any{"fail_every": 2}))
+	r := replicas(t, 0, rehearsal(nil), rehearsal(map[string]any{"fail_every": 2}))
 	allReady(t, r, 640)
 	r.Submit(chats(1, 500))
 	got := answers(t, r, 500)
@@ -99,7 +99,7 @@ func TestReplicasAnswer(t *testing.T) {
 
 // What a replica held when it died is lost; the others go on, and get what is submitted meanwhile.
 func TestDeathOfAReplica(t *testing.T) {
-	r := replicas(t, 2, echo(map[string]any{"delay": "1h"}), echo(nil))
+	r := replicas(t, 2, rehearsal(map[string]any{"delay": "1h"}), rehearsal(nil))
 	allReady(t, r, 4)
 	r.Submit(chats(1, 2))
 	answers(t, r, 1)
@@ -151,7 +151,7 @@ func TestReplicasWithoutEngine(t *testing.T) {
 
 // One replica that is ready makes the engine ready, whatever became of the others.
 func TestReplicaThatCannotRun(t *testing.T) {
-	r := replicas(t, 0, Launch{Argv: []string{"/no/such/worker"}}, echo(nil))
+	r := replicas(t, 0, Launch{Argv: []string{"/no/such/worker"}}, rehearsal(nil))
 	ready(t, r)
 	waitFor(t, r, Ready)
 	if st := r.Status(); st.Capacity != 320 || waitForReplica(t, r, 0, Failed).Reason == "" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"stoker/engine/protocol"
 	"stoker/store/faults"
 )
 
@@ -46,7 +47,7 @@ func (s *Supervisor) serve(p *process) error {
 			s.feed(p, requests)
 		case keys := <-s.cancel:
 			s.forget(keys)
-			p.send(func(b []byte) []byte { return appendCancel(b, keys) })
+			p.out.Send(func(b []byte) []byte { return appendCancel(b, keys) })
 		case reply := <-s.status:
 			reply <- s.snapshot()
 		case reply := <-s.tree:
@@ -60,7 +61,7 @@ func (s *Supervisor) serve(p *process) error {
 				return err
 			}
 			if s.life.greeted {
-				p.send(func(b []byte) []byte { return append(b, "{\"type\":\"ping\",\"seq\":0}\n"...) })
+				p.out.Send(func(b []byte) []byte { return append(b, "{\"type\":\"ping\",\"seq\":0}\n"...) })
 			}
 		case <-s.ctx.Done():
 			return s.ctx.Err()
@@ -77,7 +78,7 @@ func (s *Supervisor) feed(p *process, requests []Request) {
 	if len(s.inFlight) == 0 {
 		s.life.progressed = time.Now() // the hang clock starts with the first request
 	}
-	p.send(func(b []byte) []byte {
+	p.out.Send(func(b []byte) []byte {
 		for _, r := range requests {
 			s.inFlight[r.Key] = struct{}{}
 			if r.Defaults != nil && !s.life.sent[r.Defaults.ID] {
@@ -146,8 +147,8 @@ func (s *Supervisor) handle(m *message) error {
 // greet answers a worker's first word with what to load. Its group is recorded before, so that whatever it starts then can
 // be found by a later life of stoker.
 func (s *Supervisor) greet(m *message) error {
-	if m.Protocol != ProtocolVersion {
-		return &PermanentError{Message: fmt.Sprintf("the worker speaks protocol %d, stoker %d", m.Protocol, ProtocolVersion)}
+	if m.Protocol != protocol.Version {
+		return &PermanentError{Message: fmt.Sprintf("the worker speaks protocol %d, stoker %d", m.Protocol, protocol.Version)}
 	}
 	if s.life.greeted {
 		return nil
@@ -168,7 +169,7 @@ func (s *Supervisor) greet(m *message) error {
 	if err != nil {
 		s.o.Logger.Warn().Err(err).Msg("cannot record the worker's process group")
 	}
-	p.send(func(b []byte) []byte { return append(b, s.life.start...) })
+	p.out.Send(func(b []byte) []byte { return append(b, s.life.start...) })
 	return nil
 }
 

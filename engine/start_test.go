@@ -12,7 +12,7 @@ import (
 // What is alive of a replica that is no more is left over, whether stoker runs, with one replica or several, or not.
 func TestLeftoversOfFormerReplicas(t *testing.T) {
 	for _, n := range []int{1, 2} {
-		o := options(t, echo(nil))
+		o := options(t, rehearsal(nil))
 		former := o.replica(3)
 		if err := os.MkdirAll(former.LogDir, 0o700); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"stoker/engine/processes"
+	"stoker/engine/protocol"
 	"stoker/store/faults"
 )
 
@@ -256,7 +257,7 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 		return nil, err
 	}
 	start, err := json.Marshal(startMessage{
-		Type: "start", Protocol: ProtocolVersion, Model: launch.Model, ServedNames: launch.ServedNames, Args: launch.Args,
+		Type: "start", Protocol: protocol.Version, Model: launch.Model, ServedNames: launch.ServedNames, Args: launch.Args,
 	})
 	if err != nil {
 		return nil, &PermanentError{Message: "encode engine arguments: " + err.Error()}
@@ -312,7 +313,7 @@ func (s *Supervisor) bury(p *process, cause error) error {
 	var grace time.Duration
 	switch {
 	case s.ctx.Err() != nil:
-		p.send(func(b []byte) []byte { return append(b, "{\"type\":\"stop\"}\n"...) })
+		p.out.Send(func(b []byte) []byte { return append(b, "{\"type\":\"stop\"}\n"...) })
 		grace = stopTimeout
 	case errors.Is(cause, errEnded):
 		grace = exitTimeout

@@ -17,7 +17,7 @@ import (
 )
 
 func TestAnswers(t *testing.T) {
-	s := supervise(t, options(t, echo(map[string]any{"fail_every": 3})))
+	s := supervise(t, options(t, rehearsal(map[string]any{"fail_every": 3})))
 	c := ready(t, s)
 	if want := (Capacity{InFlight: 320, Model: "echo", Version: "1"}); c != want {
 		t.Errorf("capacity is %+v, want %+v", c, want)
@@ -38,7 +38,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestInFlightIsConfigured(t *testing.T) {
-	o := options(t, echo(nil))
+	o := options(t, rehearsal(nil))
 	o.InFlight = 7
 	if c := ready(t, supervise(t, o)); c.InFlight != 7 {
 		t.Errorf("capacity is %d, want 7", c.InFlight)
@@ -47,7 +47,7 @@ func TestInFlightIsConfigured(t *testing.T) {
 
 // A worker that dies costs what it held, no more: the answers that it gave are answers.
 func TestDeathBlamesTheUnanswered(t *testing.T) {
-	s := supervise(t, options(t, echo(map[string]any{"crash_on": "POISON"})))
+	s := supervise(t, options(t, rehearsal(map[string]any{"crash_on": "POISON"})))
 	ready(t, s)
 	s.Submit([]Request{chat(1, "fine")})
 	answers(t, s, 1)
@@ -71,7 +71,7 @@ func TestDeathBlamesTheUnanswered(t *testing.T) {
 }
 
 func TestKilledFromOutside(t *testing.T) {
-	s := supervise(t, options(t, echo(map[string]any{"delay": "1h"})))
+	s := supervise(t, options(t, rehearsal(map[string]any{"delay": "1h"})))
 	ready(t, s)
 	s.Submit([]Request{chat(1, "x")})
 	syscall.Kill(s.Status().PID, syscall.SIGKILL)
@@ -125,7 +125,7 @@ func TestSubmitWithoutEngine(t *testing.T) {
 }
 
 func TestCancelForgets(t *testing.T) {
-	s := supervise(t, options(t, echo(map[string]any{"delay": "50ms"})))
+	s := supervise(t, options(t, rehearsal(map[string]any{"delay": "50ms"})))
 	ready(t, s)
 	s.Submit([]Request{chat(1, "x"), chat(2, "y")})
 	s.Cancel([]Key{1})
@@ -160,7 +160,7 @@ func TestPermanentFailures(t *testing.T) {
 		"other protocol":     {script(t, `echo '{"type":"hello","protocol":2}' >&4; sleep 60`), "protocol 2"},
 		"other and gone":     {script(t, `echo '{"type":"hello","protocol":2}' >&4; exit 1`), "protocol 2"},
 		"fatal, permanent":   {script(t, `echo "$hello" >&4; echo '{"type":"fatal","cause":"bad_argument","permanent":true,"message":"no such thing"}' >&4; exit 1`), "no such thing"},
-		"echo, bad argument": {echo(map[string]any{"dealy": "1s"}), "dealy"},
+		"echo, bad argument": {rehearsal(map[string]any{"dealy": "1s"}), "dealy"},
 		"bad arguments":      {Launch{Argv: []string{"/bin/true"}, Args: map[string]any{"x": func() {}}}, "encode engine arguments"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestSlowPrepare(t *testing.T) {
 }
 
 func TestHang(t *testing.T) {
-	o := options(t, echo(map[string]any{"hang_on": "TAR PIT"}))
+	o := options(t, rehearsal(map[string]any{"hang_on": "TAR PIT"}))
 	o.Hang = 200 * time.Millisecond
 	s := supervise(t, o)
 	ready(t, s)
@@ -239,7 +239,7 @@ func TestHang(t *testing.T) {
 
 // A worker that somebody stopped dies like another, and what it held runs again.
 func TestStoppedWorker(t *testing.T) {
-	o := options(t, echo(map[string]any{"delay": "1h"}))
+	o := options(t, rehearsal(map[string]any{"delay": "1h"}))
 	o.Hang = 200 * time.Millisecond
 	s := supervise(t, o)
 	ready(t, s)

@@ -191,7 +191,7 @@ func TestTurnsAreOfGPUs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var launches []Launch
 			for _, gpus := range c.gpus {
-				l := echo(map[string]any{"load_delay": "1h"})
+				l := rehearsal(map[string]any{"load_delay": "1h"})
 				l.SharedGPUs = gpus
 				launches = append(launches, l)
 			}
@@ -214,7 +214,7 @@ func TestTurnsAreOfGPUs(t *testing.T) {
 func TestStopWhileWaiting(t *testing.T) {
 	for name, end := range map[string]func(Replica){"stop": Replica.Stop, "kill": Replica.Kill} {
 		t.Run(name, func(t *testing.T) {
-			l := echo(map[string]any{"load_delay": "1h"})
+			l := rehearsal(map[string]any{"load_delay": "1h"})
 			l.SharedGPUs = "0"
 			r := start(t, l, l)
 			loading := waitForLoading(t, r, 1, 0)
@@ -237,7 +237,7 @@ func TestStopWhileWaiting(t *testing.T) {
 
 // None loads while former workers of another replica may still have the memory.
 func TestNoTurnBesideFormerWorkers(t *testing.T) {
-	l := echo(nil)
+	l := rehearsal(nil)
 	l.SharedGPUs = "0"
 	o := options(t, l)
 	o.turns = newTurns(2)

@@ -18,13 +18,13 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"stoker/engine"
+	"stoker/engine/echo"
 )
 
 // TestMain makes this test's binary stoker: the scripts run the real program, which runs itself as its worker.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == engine.EchoCommand {
-		os.Exit(runEchoWorker())
+	if ran, code := echo.Main(); ran {
+		os.Exit(code)
 	}
 	testscript.Main(m, map[string]func(){"stoker": main})
 }

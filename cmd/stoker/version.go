@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"stoker/daemon/api"
-	"stoker/engine"
+	"stoker/engine/protocol"
 )
 
 // releaseVersion is set by the linker: -X main.releaseVersion=1.2.3.
@@ -33,7 +33,7 @@ func newVersionCommand(a *app) *cobra.Command {
 		Short: "Show the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			r := versionReport{api.SchemaVersion, version(), commit(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, engine.ProtocolVersion}
+			r := versionReport{api.SchemaVersion, version(), commit(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, protocol.Version}
 			if asJSON {
 				return a.writeJSON(r)
 			}

@@ -19,17 +19,14 @@ import (
 	"stoker/daemon/inbox"
 	"stoker/daemon/outbox"
 	"stoker/engine"
+	"stoker/engine/echo"
 	"stoker/store"
 )
 
 // TestMain makes the test binary an echo worker, too, as stoker's own is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == engine.EchoCommand {
-		if err := engine.RunEcho(os.NewFile(3, "requests"), os.NewFile(4, "replies")); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if ran, code := echo.Main(); ran {
+		os.Exit(code)
 	}
 	os.Exit(m.Run())
 }
@@ -130,7 +127,7 @@ func writeLines(b *testing.B, path string, n int) {
 
 // startWorker starts the echo worker as the daemon does.
 func startWorker(b *testing.B, inFlight int) (dispatch.Engine, func()) {
-	launch := engine.Launch{Argv: []string{os.Args[0], engine.EchoCommand}, Env: os.Environ(), ServedNames: []string{"*"}}
+	launch := engine.Launch{Argv: []string{os.Args[0], echo.Command}, Env: os.Environ(), ServedNames: []string{"*"}}
 	s := engine.NewSupervisor(engine.Options{
 		Kind: "echo", Instance: "bench-" + strconv.Itoa(os.Getpid()), LogDir: b.TempDir(), LoadStall: time.Minute, Hang: time.Minute, InFlight: inFlight, Logger: zerolog.Nop(),
 		Prepare: func(context.Context, int) (engine.Launch, error) { return launch, nil },

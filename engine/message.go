@@ -2,18 +2,15 @@ package engine
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"syscall"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-)
 
-// ProtocolVersion is the version of PROTOCOL.md that this package speaks.
-const ProtocolVersion = 1
+	"stoker/engine/protocol"
+)
 
 // startMessage is the first message to a worker.
 type startMessage struct {
@@ -74,11 +71,10 @@ type message struct {
 	Signal syscall.Signal `json:"signal"` // that killed an engine process
 }
 
-// What begins the messages that go by the thousand: they are picked apart without a JSON decoder.
+// What begins the answers, which go by the thousand: they are picked apart without a JSON decoder.
 const (
-	requestPrefix = `{"type":"request","key":`
-	resultPrefix  = `{"type":"result","key":`
-	errorPrefix   = `{"type":"error","key":`
+	resultPrefix = `{"type":"result","key":`
+	errorPrefix  = `{"type":"error","key":`
 )
 
 // parseMessage decodes one line of a worker that parseAnswer does not know.
@@ -142,7 +138,7 @@ func parseAnswer(line []byte) (Answer, bool) {
 
 // appendRequest writes a request message. The body goes as the user wrote it.
 func appendRequest(dst []byte, r Request) []byte {
-	dst = append(dst, requestPrefix...)
+	dst = append(dst, protocol.RequestPrefix...)
 	dst = strconv.AppendUint(dst, uint64(r.Key), 10)
 	dst = append(dst, `,"url":`...)
 	dst, _ = jsontext.AppendQuote(dst, r.URL)
@@ -179,40 +175,4 @@ func appendCancel(dst []byte, keys []Key) []byte {
 		dst = strconv.AppendUint(dst, uint64(k), 10)
 	}
 	return append(dst, "]}\n"...)
-}
-
-// lineReader reads lines of any length.
-type lineReader struct {
-	r    io.Reader
-	buf  []byte
-	held int // bytes at the start of buf: a line that has not ended
-}
-
-// maxMessage bounds what a broken worker can make the daemon hold, in bytes.
-const maxMessage = 1 << 30
-
-// lines returns all complete lines that one read brought, without their ends. They are the caller's. What follows the
-// last line's end is lost at the end of r.
-func (l *lineReader) lines() ([][]byte, error) {
-	for {
-		if l.held == len(l.buf) {
-			l.buf = append(l.buf, make([]byte, max(1<<18, len(l.buf)))...)
-		}
-		n, err := l.r.Read(l.buf[l.held:])
-		if n == 0 && err != nil {
-			return nil, err
-		}
-		text := l.buf[:l.held+n]
-		last := bytes.LastIndexByte(text[l.held:], '\n') // what was held has none
-		l.held += n
-		if last >= 0 {
-			end := len(text) - n + last
-			lines := bytes.Split(bytes.Clone(text[:end]), []byte{'\n'})
-			l.held = copy(l.buf, text[end+1:])
-			return lines, nil
-		}
-		if l.held > maxMessage {
-			return nil, errors.New("worker sent a line that does not end")
-		}
-	}
 }

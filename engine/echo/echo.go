@@ -1,4 +1,6 @@
-package engine
+// Package echo is the rehearsal engine: a worker without a model, which answers each chat or completion with the text of its last
+// message or prompt.
+package echo
 
 import (
 	"bytes"
@@ -15,17 +17,30 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"stoker/engine/protocol"
 )
 
-// EchoCommand is the hidden command under which stoker's own binary is its rehearsal worker.
-const EchoCommand = "echo-worker"
+// Command is the hidden command under which stoker's own binary is its rehearsal worker.
+const Command = "echo-worker"
 
-// echoSequences is the batch size that the rehearsal engine reports, that of vLLM's LLM class on most GPUs.
-const echoSequences = 256
+// Main is that worker, if this process was started as one: it serves until its requests end, and returns the exit code.
+func Main() (ran bool, code int) {
+	if len(os.Args) != 2 || os.Args[1] != Command {
+		return false, 0
+	}
+	if err := Run(os.NewFile(3, "requests"), os.NewFile(4, "replies")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return true, 1
+	}
+	return true, 0
+}
 
-// Echo is the rehearsal engine: it speaks the worker protocol without a model, and answers each chat or completion with
-// the text of its last message or prompt.
-type Echo struct {
+// sequences is the batch size that the rehearsal engine reports, that of vLLM's LLM class on most GPUs.
+const sequences = 256
+
+// engine speaks the worker protocol.
+type engine struct {
 	delay     time.Duration
 	loadDelay time.Duration
 	failEvery int64
@@ -34,7 +49,7 @@ type Echo struct {
 	model     string
 	served    []string
 
-	out  *echoWriter
+	out  *protocol.Writer
 	ctx  context.Context // ends when the requests do
 	work sync.WaitGroup  // delayed answers and statistics
 
@@ -46,18 +61,18 @@ type Echo struct {
 	stats struct{ prompt, generated, steps int64 }
 }
 
-// RunEcho serves requests from r and writes replies to w until r ends or it is told to stop. The error is also what the
+// Run serves requests and writes replies until the requests end or it is told to stop. The error is also what the
 // worker could not start with.
-func RunEcho(r io.Reader, w io.Writer) error {
+func Run(requests io.Reader, replies io.Writer) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &Echo{out: newEchoWriter(w), ctx: ctx, slots: make(chan struct{}, echoSequences)}
-	defer e.out.close()
+	e := &engine{out: protocol.NewWriter(replies), ctx: ctx, slots: make(chan struct{}, sequences)}
+	defer e.out.Close()
 	defer e.work.Wait()
 	defer cancel()
-	e.out.send(fmt.Appendf(nil, `{"type":"hello","protocol":%d,"engine":"echo","version":"1","pid":%d,"tested":true}`, ProtocolVersion, os.Getpid()))
-	in := lineReader{r: r}
+	e.send(fmt.Appendf(nil, `{"type":"hello","protocol":%d,"engine":"echo","version":"1","pid":%d,"tested":true}`, protocol.Version, os.Getpid()))
+	in := protocol.NewReader(requests)
 	for {
-		lines, err := in.lines()
+		lines, err := in.Lines()
 		if err == io.EOF {
 			return nil
 		}
@@ -72,9 +87,9 @@ func RunEcho(r io.Reader, w io.Writer) error {
 	}
 }
 
-type echoRequest struct {
+type request struct {
 	Type  string         `json:"type"`
-	Key   Key            `json:"key"`
+	Key   uint64         `json:"key"`
 	URL   string         `json:"url"`
 	Line  int64          `json:"line"`
 	Seq   int64          `json:"seq"`
@@ -87,7 +102,7 @@ type echoRequest struct {
 // lenient leaves it to the reader of a batch file to refuse what is odd: an engine must not die of it.
 var lenient = json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 
-func (e *Echo) handle(line []byte) (stop bool, err error) {
+func (e *engine) handle(line []byte) (stop bool, err error) {
 	m, isRequest := parseRequest(line)
 	if !isRequest {
 		if err := json.Unmarshal(line, &m, lenient); err != nil {
@@ -100,7 +115,7 @@ func (e *Echo) handle(line []byte) (stop bool, err error) {
 			return true, e.fatal("bad_argument", true, err)
 		}
 	case "ping":
-		e.out.send(fmt.Appendf(nil, `{"type":"pong","seq":%d}`, m.Seq))
+		e.send(fmt.Appendf(nil, `{"type":"pong","seq":%d}`, m.Seq))
 	case "stop":
 		return true, nil
 	case "request":
@@ -111,8 +126,8 @@ func (e *Echo) handle(line []byte) (stop bool, err error) {
 
 // parseRequest picks a request apart without a JSON decoder, if it is written as the daemon does. Its body is the rest,
 // whatever that is.
-func parseRequest(line []byte) (m echoRequest, ok bool) {
-	rest, ok := bytes.CutPrefix(line, []byte(requestPrefix))
+func parseRequest(line []byte) (m request, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte(protocol.RequestPrefix))
 	if !ok {
 		return m, false
 	}
@@ -126,16 +141,21 @@ func parseRequest(line []byte) (m echoRequest, ok bool) {
 	}
 	k, err1 := strconv.ParseUint(string(key), 10, 64)
 	n, err2 := strconv.ParseInt(string(number), 10, 64)
-	return echoRequest{Type: "request", Key: Key(k), URL: string(url), Line: n, Body: body[:len(body)-1]}, err1 == nil && err2 == nil
+	return request{Type: "request", Key: k, URL: string(url), Line: n, Body: body[:len(body)-1]}, err1 == nil && err2 == nil
 }
 
-func (e *Echo) fatal(cause string, permanent bool, err error) error {
+// send queues a reply.
+func (e *engine) send(line []byte) {
+	e.out.Send(func(b []byte) []byte { return append(append(b, line...), '\n') })
+}
+
+func (e *engine) fatal(cause string, permanent bool, err error) error {
 	quoted, _ := jsontext.AppendQuote(nil, err.Error())
-	e.out.send(fmt.Appendf(nil, `{"type":"fatal","cause":%q,"permanent":%t,"message":%s}`, cause, permanent, quoted))
+	e.send(fmt.Appendf(nil, `{"type":"fatal","cause":%q,"permanent":%t,"message":%s}`, cause, permanent, quoted))
 	return err
 }
 
-func (e *Echo) start(m *echoRequest) error {
+func (e *engine) start(m *request) error {
 	e.model, e.served = m.Model, m.Names
 	if e.model == "" {
 		e.model = "echo"
@@ -150,7 +170,7 @@ func (e *Echo) start(m *echoRequest) error {
 		return nil
 	}
 	model, _ := jsontext.AppendQuote(nil, e.model)
-	e.out.send(fmt.Appendf(nil, `{"type":"phase","phase":"loading","detail":%s}`, model))
+	e.send(fmt.Appendf(nil, `{"type":"phase","phase":"loading","detail":%s}`, model))
 	e.work.Go(func() {
 		select {
 		case <-time.After(e.loadDelay):
@@ -161,14 +181,14 @@ func (e *Echo) start(m *echoRequest) error {
 	return nil
 }
 
-func (e *Echo) ready() {
+func (e *engine) ready() {
 	model, _ := jsontext.AppendQuote(nil, e.model)
-	e.out.send(fmt.Appendf(nil, `{"type":"ready","model":%s,"max_model_len":1048576,"max_num_seqs":%d,"urls":["/v1/chat/completions","/v1/completions"],"load_seconds":%g}`,
-		model, echoSequences, e.loadDelay.Seconds()))
+	e.send(fmt.Appendf(nil, `{"type":"ready","model":%s,"max_model_len":1048576,"max_num_seqs":%d,"urls":["/v1/chat/completions","/v1/completions"],"load_seconds":%g}`,
+		model, sequences, e.loadDelay.Seconds()))
 	e.work.Go(e.reportStats)
 }
 
-func (e *Echo) set(name string, value any) (err error) {
+func (e *engine) set(name string, value any) (err error) {
 	text, isText := value.(string)
 	number, isNumber := value.(float64)
 	switch {
@@ -190,7 +210,7 @@ func (e *Echo) set(name string, value any) (err error) {
 
 // reportStats sends statistics each second. A delayed answer counts as work, as it would in an engine that generates
 // tokens all the time.
-func (e *Echo) reportStats() {
+func (e *engine) reportStats() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -206,13 +226,13 @@ func (e *Echo) reportStats() {
 		}
 		s := e.stats
 		e.mu.Unlock()
-		e.out.send(fmt.Appendf(nil, `{"type":"stats","running":%d,"waiting":%d,"kv_cache":0,"prompt_tokens":%d,"generation_tokens":%d,"steps":%d}`,
+		e.send(fmt.Appendf(nil, `{"type":"stats","running":%d,"waiting":%d,"kv_cache":0,"prompt_tokens":%d,"generation_tokens":%d,"steps":%d}`,
 			running, e.waiting.Load(), s.prompt, s.generated, s.steps))
 	}
 }
 
 // accept answers at once without a delay, else when the delay has passed, as many at a time as the batch size.
-func (e *Echo) accept(m *echoRequest) {
+func (e *engine) accept(m *request) {
 	if e.delay == 0 {
 		e.answer(m)
 		return
@@ -234,7 +254,7 @@ func (e *Echo) accept(m *echoRequest) {
 	})
 }
 
-type echoBody struct {
+type body struct {
 	Model    string         `json:"model"`
 	Prompt   jsontext.Value `json:"prompt"`
 	N        int            `json:"n"`
@@ -246,8 +266,8 @@ type echoBody struct {
 // maxChoices bounds the answers to one request, as vLLM does (VLLM_MAX_N_SEQUENCES).
 const maxChoices = 16384
 
-func (e *Echo) answer(m *echoRequest) {
-	var b echoBody
+func (e *engine) answer(m *request) {
+	var b body
 	if err := json.Unmarshal(m.Body, &b, lenient); err != nil {
 		e.refuse(m.Key, 400, "BadRequestError", err.Error())
 		return
@@ -278,7 +298,7 @@ func (e *Echo) answer(m *echoRequest) {
 }
 
 // contains reports whether the prompt or one of the messages contains a text.
-func (b *echoBody) contains(s string) bool {
+func (b *body) contains(s string) bool {
 	for _, m := range b.Messages {
 		if strings.Contains(plainText(m.Content), s) {
 			return true
@@ -288,7 +308,7 @@ func (b *echoBody) contains(s string) bool {
 }
 
 // text is the last message's or the prompt's.
-func (b *echoBody) text() string {
+func (b *body) text() string {
 	if n := len(b.Messages); n > 0 {
 		return plainText(b.Messages[n-1].Content)
 	}
@@ -320,7 +340,7 @@ func plainText(value jsontext.Value) string {
 	return string(value)
 }
 
-func (e *Echo) serves(model string) bool {
+func (e *engine) serves(model string) bool {
 	for _, name := range e.served {
 		if name == "*" || name == model {
 			return true
@@ -329,13 +349,13 @@ func (e *Echo) serves(model string) bool {
 	return model == e.model
 }
 
-func (e *Echo) refuse(key Key, status int, kind, message string) {
+func (e *engine) refuse(key uint64, status int, kind, message string) {
 	quoted, _ := jsontext.AppendQuote(nil, message)
-	e.out.send(fmt.Appendf(nil, `{"type":"error","key":%d,"status":%d,"body":{"error":{"message":%s,"type":%q,"param":null,"code":%d}}}`,
+	e.send(fmt.Appendf(nil, `{"type":"error","key":%d,"status":%d,"body":{"error":{"message":%s,"type":%q,"param":null,"code":%d}}}`,
 		key, status, quoted, kind, status))
 }
 
-func (e *Echo) reply(key Key, object, open, end, text string, n int) {
+func (e *engine) reply(key uint64, object, open, end, text string, n int) {
 	var words int64
 	for range strings.FieldsSeq(text) {
 		words++
@@ -343,9 +363,9 @@ func (e *Echo) reply(key Key, object, open, end, text string, n int) {
 	n = max(n, 1)
 	b := make([]byte, 0, 512+n*len(text))
 	b = append(b, `{"type":"result","key":`...)
-	b = strconv.AppendUint(b, uint64(key), 10)
+	b = strconv.AppendUint(b, key, 10)
 	b = append(b, `,"status":200,"body":{"id":"echo-`...)
-	b = strconv.AppendUint(b, uint64(key), 10)
+	b = strconv.AppendUint(b, key, 10)
 	b = append(b, `","object":"`...)
 	b = append(b, object...)
 	b = append(b, `","created":`...)
@@ -377,56 +397,5 @@ func (e *Echo) reply(key Key, object, open, end, text string, n int) {
 	e.stats.generated += words * int64(n)
 	e.stats.steps++
 	e.mu.Unlock()
-	e.out.send(b)
-}
-
-// echoWriter writes replies as many at once as have gathered.
-type echoWriter struct {
-	mu     sync.Mutex
-	queue  []byte
-	wake   chan struct{}
-	closed chan struct{}
-	done   chan struct{}
-}
-
-func newEchoWriter(w io.Writer) *echoWriter {
-	e := &echoWriter{wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
-	go e.run(w)
-	return e
-}
-
-func (e *echoWriter) send(line []byte) {
-	e.mu.Lock()
-	e.queue = append(append(e.queue, line...), '\n')
-	e.mu.Unlock()
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (e *echoWriter) run(w io.Writer) {
-	defer close(e.done)
-	var out []byte
-	for last := false; !last; {
-		select {
-		case <-e.wake:
-		case <-e.closed:
-			last = true
-		}
-		e.mu.Lock()
-		out, e.queue = e.queue, out[:0]
-		e.mu.Unlock()
-		if len(out) == 0 {
-			continue
-		}
-		if _, err := w.Write(out); err != nil {
-			return
-		}
-	}
-}
-
-func (e *echoWriter) close() {
-	close(e.closed)
-	<-e.done
+	e.send(b)
 }

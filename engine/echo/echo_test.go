@@ -1,4 +1,4 @@
-package engine
+package echo
 
 import (
 	"bufio"
@@ -8,7 +8,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // rehearsal is an echo engine in this process. Its pipes are in memory, so that a fake clock drives it.
 type rehearsal struct {
@@ -24,7 +29,7 @@ func rehearse(t *testing.T, start string) *rehearsal {
 	r := &rehearsal{t: t, in: inW, out: bufio.NewScanner(outR), stopped: make(chan error, 1)}
 	r.out.Buffer(nil, 1<<20)
 	go func() {
-		err := RunEcho(inR, outW)
+		err := Run(inR, outW)
 		outW.Close()
 		inR.Close()
 		r.stopped <- err
@@ -63,7 +68,7 @@ func (r *rehearsal) leave() {
 	}
 }
 
-func TestEchoAnswers(t *testing.T) {
+func TestAnswers(t *testing.T) {
 	r := rehearse(t, `{"type":"start","model":"m","served_names":["a"],"args":{}}`)
 	defer r.leave()
 	for _, c := range []struct{ url, body, want string }{
@@ -88,7 +93,8 @@ func TestEchoAnswers(t *testing.T) {
 			r.out.Scan()
 		}
 		got := r.out.Text()
-		if m, err := parseReply([]byte(got)); err != nil || m.Key != 9 || !strings.Contains(got, c.want) {
+		var m request
+		if err := json.Unmarshal([]byte(got), &m); err != nil || m.Key != 9 || !strings.Contains(got, c.want) {
 			t.Errorf("%s %s:\n%s\nwant %s (%v)", c.url, c.body, got, c.want, err)
 		}
 	}
@@ -98,7 +104,7 @@ func TestEchoAnswers(t *testing.T) {
 	}
 }
 
-func TestEchoFailEvery(t *testing.T) {
+func TestFailEvery(t *testing.T) {
 	r := rehearse(t, `{"type":"start","args":{"fail_every":3}}`)
 	defer r.leave()
 	for line := 1; line <= 6; line++ {
@@ -114,12 +120,12 @@ func TestEchoFailEvery(t *testing.T) {
 }
 
 // With a delay the engine works on its batch size at a time, and tells that it does.
-func TestEchoDelay(t *testing.T) {
+func TestDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rehearse(t, `{"type":"start","args":{"delay":"10s"}}`)
 		r.hear("ready")
 		begin := time.Now()
-		const n = echoSequences + 1
+		const n = sequences + 1
 		go func() {
 			for key := range n {
 				r.say(fmt.Sprintf(`{"type":"request","key":%d,"url":"/v1/completions","line":1,"body":{"prompt":"x"}}`, key))
@@ -133,7 +139,7 @@ func TestEchoDelay(t *testing.T) {
 			r.hear("result")
 			took[time.Since(begin)]++
 		}
-		if took[10*time.Second] != echoSequences || took[20*time.Second] != 1 {
+		if took[10*time.Second] != sequences || took[20*time.Second] != 1 {
 			t.Errorf("answers took %v", took)
 		}
 		r.leave()
@@ -141,7 +147,7 @@ func TestEchoDelay(t *testing.T) {
 }
 
 // While it loads it answers pings, and leaves at once when it is told to.
-func TestEchoLoads(t *testing.T) {
+func TestLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin := time.Now()
 		r := rehearse(t, `{"type":"start","model":"m","args":{"load_delay":"10s"}}`)
@@ -164,7 +170,7 @@ func TestEchoLoads(t *testing.T) {
 	})
 }
 
-func TestEchoHangs(t *testing.T) {
+func TestHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rehearse(t, `{"type":"start","args":{"hang_on":"PIT"}}`)
 		r.hear("ready")
@@ -184,7 +190,7 @@ func TestEchoHangs(t *testing.T) {
 	})
 }
 
-func TestEchoRefusesToStart(t *testing.T) {
+func TestRefusesToStart(t *testing.T) {
 	for _, args := range []string{`{"delay":1}`, `{"delay":"soon"}`, `{"crash_on":1}`, `{"unknown":1}`} {
 		r := rehearse(t, `{"type":"start","args":`+args+`}`)
 		if got := r.hear("fatal"); !strings.Contains(got, `"cause":"bad_argument","permanent":true`) {
@@ -198,7 +204,7 @@ func TestEchoRefusesToStart(t *testing.T) {
 	}
 }
 
-func TestEchoStops(t *testing.T) {
+func TestStops(t *testing.T) {
 	r := rehearse(t, `{"type":"start","args":{"delay":"1h"}}`)
 	r.hear("ready")
 	r.say(`{"type":"request","key":1,"url":"/v1/completions","line":1,"body":{"prompt":"x"}}`)
