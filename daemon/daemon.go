@@ -49,7 +49,7 @@ type Daemon struct {
 	missing []string     // of these: those that could not be made yet. Only used by Run
 	parts   line.Options // of the line, but for its engine
 	line    *line.Line
-	engine  engine.Replica
+	engine  engine.Engine
 	server  *api.Server
 	started time.Time
 	pulses  pulses

@@ -21,7 +21,7 @@ import (
 )
 
 // startEngine starts the engine that the configuration names.
-func (d *Daemon) startEngine(ctx context.Context) (engine.Replica, error) {
+func (d *Daemon) startEngine(ctx context.Context) (engine.Engine, error) {
 	e := &d.o.Config.Engine
 	launch := d.launchVLLM
 	if e.Kind == config.KindEcho {

@@ -1,7 +1,7 @@
 // Package engine runs what answers requests: a worker process that loads a model once and is fed over pipes
-// (PROTOCOL.md), kept alive by a Supervisor.
+// (PROTOCOL.md), kept alive by a supervisor; or several of them, each with its own.
 //
-// The events that a Supervisor sends are all that a caller may rely on, so that a cluster can stand behind them too:
+// The events that an Engine sends are all that a caller may rely on, so that a cluster can stand behind them too:
 // requests are submitted under a key, answers come in any order and at least once, the capacity changes, and a loss is
 // reported for what was in flight.
 package engine
@@ -38,7 +38,7 @@ type Answer struct {
 	Body   []byte
 }
 
-// Event is what a Supervisor reports: Capacity, Answers or Lost.
+// Event is what an Engine reports: Capacity, Answers or Lost.
 type Event interface{ event() }
 
 // Capacity says how many requests the engine wants to hold from now on; 0 while it cannot answer.

@@ -53,8 +53,8 @@ serve() { grep -m1 '"type":"stop"' <&3 >/dev/null; }
 }
 
 // supervise starts a supervisor that the end of the test stops; then nothing of it may be alive.
-func supervise(t *testing.T, o Options) *Supervisor {
-	s := NewSupervisor(o)
+func supervise(t *testing.T, o Options) *supervisor {
+	s := newSupervisor(o)
 	t.Cleanup(func() {
 		s.Stop()
 		if left := leftovers(t, o.marks()); len(left) > 0 {
@@ -83,7 +83,7 @@ func lives(pid int) bool {
 const limit = 30 * time.Second
 
 // next returns the next event.
-func next(t *testing.T, s Replica) Event {
+func next(t *testing.T, s Engine) Event {
 	t.Helper()
 	select {
 	case ev, open := <-s.Events():
@@ -98,7 +98,7 @@ func next(t *testing.T, s Replica) Event {
 }
 
 // nextOf returns the next event, which must be of type E.
-func nextOf[E Event](t *testing.T, s Replica) E {
+func nextOf[E Event](t *testing.T, s Engine) E {
 	t.Helper()
 	ev := next(t, s)
 	e, ok := ev.(E)
@@ -109,7 +109,7 @@ func nextOf[E Event](t *testing.T, s Replica) E {
 }
 
 // ready waits until the engine takes requests.
-func ready(t *testing.T, s Replica) Capacity {
+func ready(t *testing.T, s Engine) Capacity {
 	t.Helper()
 	for {
 		if c := nextOf[Capacity](t, s); c.InFlight > 0 {
@@ -119,7 +119,7 @@ func ready(t *testing.T, s Replica) Capacity {
 }
 
 // answers returns the next n answers by key.
-func answers(t *testing.T, s Replica, n int) map[Key]Answer {
+func answers(t *testing.T, s Engine, n int) map[Key]Answer {
 	t.Helper()
 	got := map[Key]Answer{}
 	for len(got) < n {
@@ -131,7 +131,7 @@ func answers(t *testing.T, s Replica, n int) map[Key]Answer {
 }
 
 // waitFor waits until the engine is in a state.
-func waitFor(t *testing.T, s Replica, state State) Status {
+func waitFor(t *testing.T, s Engine, state State) Status {
 	t.Helper()
 	for deadline := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
 		st := s.Status()

@@ -30,7 +30,7 @@ const oomHint = "stop what else uses memory, or let the engine use less: kv_cach
 const sharedHint = "replicas share this GPU's memory: with fewer of them (engine.replicas) each has more"
 
 // explain makes one error of why a worker ended: what it said itself, else what was wrong with it, else how it ended.
-func (s *Supervisor) explain(cause error, e end) error {
+func (s *supervisor) explain(cause error, e end) error {
 	s.state.Hint = ""
 	var permanent *PermanentError
 	fatal := s.life.fatal
@@ -61,7 +61,7 @@ func (s *Supervisor) explain(cause error, e end) error {
 }
 
 // accuse adds to an account of a death by SIGKILL who did it, as far as that is known.
-func (s *Supervisor) accuse(account string, by syscall.Signal) string {
+func (s *supervisor) accuse(account string, by syscall.Signal) string {
 	switch {
 	case by != syscall.SIGKILL:
 		return account
@@ -73,7 +73,7 @@ func (s *Supervisor) accuse(account string, by syscall.Signal) string {
 }
 
 // mourn reports what a worker's end cost, and decides when the next one starts.
-func (s *Supervisor) mourn(err error) {
+func (s *supervisor) mourn(err error) {
 	if len(s.inFlight) > 0 {
 		keys := slices.Sorted(maps.Keys(s.inFlight))
 		clear(s.inFlight)
@@ -97,7 +97,7 @@ func (s *Supervisor) mourn(err error) {
 
 // nextPause decides how long to wait before the next start. It is random, so that machines that share a cause do not
 // share the load of all trying again.
-func (s *Supervisor) nextPause() time.Duration {
+func (s *supervisor) nextPause() time.Duration {
 	ready := s.state.State == Ready
 	if ready && (s.life.fed || time.Since(s.state.Since) > maxBackOff) {
 		s.backOff = 0
@@ -114,7 +114,7 @@ func (s *Supervisor) nextPause() time.Duration {
 }
 
 // pause waits until the next start, for ever after a permanent failure.
-func (s *Supervisor) pause() {
+func (s *supervisor) pause() {
 	ctx := s.ctx
 	if s.state.State == BackOff {
 		var cancel context.CancelFunc

@@ -6,7 +6,7 @@ import (
 )
 
 func TestNextPause(t *testing.T) {
-	s := &Supervisor{}
+	s := &supervisor{}
 	s.state.State = Loading
 	bound := minBackOff
 	for range 12 {

@@ -8,8 +8,8 @@ import (
 	"stoker/engine/processes"
 )
 
-// Replica is one of several engines that stand for one. It is what a Supervisor does.
-type Replica interface {
+// Engine is one replica, or several that stand for one. The methods may be called from any goroutine.
+type Engine interface {
 	Submit([]Request)
 	Cancel([]Key)
 	Events() <-chan Event
@@ -20,13 +20,13 @@ type Replica interface {
 }
 
 var (
-	_ Replica = (*Supervisor)(nil)
-	_ Replica = (*Replicas)(nil)
+	_ Engine = (*supervisor)(nil)
+	_ Engine = (*replicas)(nil)
 )
 
-// Replicas make one engine of several. A request goes to the one that has the most free places; what one of them loses is
+// replicas make one engine of several. A request goes to the one that has the most free places; what one of them loses is
 // lost alone. Its goroutine owns all state; the methods may be called from any.
-type Replicas struct {
+type replicas struct {
 	all    []*member
 	events chan Event
 	submit chan []Request
@@ -42,7 +42,7 @@ type Replicas struct {
 
 // member is a replica with what is known of it. Only the run goroutine uses what may change.
 type member struct {
-	Replica
+	Engine
 	capacity Capacity
 	held     int // requests that it was given and has neither answered nor lost
 }
@@ -55,14 +55,14 @@ type heard struct {
 	event Event
 }
 
-// NewReplicas makes one engine of several, of which there must be at least one. They are its own from here on.
-func NewReplicas(replicas []Replica) *Replicas {
-	r := &Replicas{
+// newReplicas makes one engine of several, of which there must be at least one. They are its own from here on.
+func newReplicas(engines []Engine) *replicas {
+	r := &replicas{
 		events: make(chan Event), submit: make(chan []Request), cancel: make(chan []Key), heard: make(chan heard),
 		done: make(chan struct{}), holder: map[Key]*member{},
 	}
-	for _, one := range replicas {
-		m := &member{Replica: one}
+	for _, one := range engines {
+		m := &member{Engine: one}
 		r.all = append(r.all, m)
 		go r.listen(m)
 	}
@@ -71,14 +71,14 @@ func NewReplicas(replicas []Replica) *Replicas {
 }
 
 // listen hands on what a replica tells until it has stopped.
-func (r *Replicas) listen(m *member) {
+func (r *replicas) listen(m *member) {
 	for e := range m.Events() {
 		r.heard <- heard{m, e}
 	}
 	r.heard <- heard{m, nil}
 }
 
-func (r *Replicas) run() {
+func (r *replicas) run() {
 	defer close(r.done)
 	defer close(r.events)
 	for left := len(r.all); left > 0; {
@@ -106,7 +106,7 @@ func (r *Replicas) run() {
 
 // spread gives each request to the replica that has the most free places, or the least too many. One that is not ready gets
 // none, unless none is: then the requests come back as lost.
-func (r *Replicas) spread(requests []Request) {
+func (r *replicas) spread(requests []Request) {
 	shares := make(map[*member][]Request, len(r.all))
 	for _, q := range requests {
 		m := slices.MaxFunc(r.all, func(a, b *member) int {
@@ -123,7 +123,7 @@ func (r *Replicas) spread(requests []Request) {
 	}
 }
 
-func (r *Replicas) forget(keys []Key) {
+func (r *replicas) forget(keys []Key) {
 	shares := make(map[*member][]Key, len(r.all))
 	for _, k := range keys {
 		if m := r.landed(k); m != nil {
@@ -136,7 +136,7 @@ func (r *Replicas) forget(keys []Key) {
 }
 
 // take hands on an event, a capacity as part of the sum of all.
-func (r *Replicas) take(m *member, e Event) {
+func (r *replicas) take(m *member, e Event) {
 	switch e := e.(type) {
 	case Capacity:
 		m.capacity = e
@@ -158,7 +158,7 @@ func (r *Replicas) take(m *member, e Event) {
 }
 
 // landed forgets who holds a request, and returns who did. Answers come at least once: later ones find nobody.
-func (r *Replicas) landed(k Key) *member {
+func (r *replicas) landed(k Key) *member {
 	m := r.holder[k]
 	if m != nil {
 		delete(r.holder, k)
@@ -167,7 +167,7 @@ func (r *Replicas) landed(k Key) *member {
 	return m
 }
 
-func (r *Replicas) capacity() Capacity {
+func (r *replicas) capacity() Capacity {
 	var sum Capacity
 	for _, m := range r.all {
 		if c := m.capacity; c.InFlight > 0 {
@@ -179,7 +179,7 @@ func (r *Replicas) capacity() Capacity {
 }
 
 // Submit hands requests to the replicas. If none is ready they come back as Lost.
-func (r *Replicas) Submit(requests []Request) {
+func (r *replicas) Submit(requests []Request) {
 	select {
 	case r.submit <- requests:
 	case <-r.done:
@@ -187,7 +187,7 @@ func (r *Replicas) Submit(requests []Request) {
 }
 
 // Cancel forgets requests: no answer for them will come.
-func (r *Replicas) Cancel(keys []Key) {
+func (r *replicas) Cancel(keys []Key) {
 	select {
 	case r.cancel <- keys:
 	case <-r.done:
@@ -195,25 +195,25 @@ func (r *Replicas) Cancel(keys []Key) {
 }
 
 // Events returns what happens, in order. It is closed when all replicas have stopped.
-func (r *Replicas) Events() <-chan Event { return r.events }
+func (r *replicas) Events() <-chan Event { return r.events }
 
 // Stop ends all replicas and waits for them.
-func (r *Replicas) Stop() { r.end(Replica.Stop) }
+func (r *replicas) Stop() { r.end(Engine.Stop) }
 
 // Kill is Stop for workers that have no time, or no more time, to leave by themselves.
-func (r *Replicas) Kill() { r.end(Replica.Kill) }
+func (r *replicas) Kill() { r.end(Engine.Kill) }
 
-func (r *Replicas) end(one func(Replica)) {
+func (r *replicas) end(one func(Engine)) {
 	var all sync.WaitGroup
 	for _, m := range r.all {
-		all.Go(func() { one(m.Replica) })
+		all.Go(func() { one(m.Engine) })
 	}
 	all.Wait()
 	<-r.done
 }
 
 // Leftovers returns the living processes of former workers of all replicas. There should be none.
-func (r *Replicas) Leftovers() (left []processes.Process, err error) {
+func (r *replicas) Leftovers() (left []processes.Process, err error) {
 	for _, m := range r.all {
 		l, err := m.Leftovers()
 		if err != nil {
@@ -226,7 +226,7 @@ func (r *Replicas) Leftovers() (left []processes.Process, err error) {
 
 // Status sums up what the replicas do; that of each is in Replicas. The state and all that belongs to it are those of the
 // replica that has come furthest: one that is ready makes the engine ready.
-func (r *Replicas) Status() Status {
+func (r *replicas) Status() Status {
 	var all []Status
 	first := 0
 	for i, m := range r.all {

@@ -10,9 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// replicas makes one engine of n that the launches start.
-func replicas(t *testing.T, inFlight int, launches ...Launch) *Replicas {
-	var all []Replica
+// several makes one engine of replicas that the launches start.
+func several(t *testing.T, inFlight int, launches ...Launch) *replicas {
+	var all []Engine
 	for i, l := range launches {
 		o := options(t, l)
 		o.InFlight = inFlight
@@ -22,13 +22,13 @@ func replicas(t *testing.T, inFlight int, launches ...Launch) *Replicas {
 		}
 		all = append(all, supervise(t, o))
 	}
-	r := NewReplicas(all)
+	r := newReplicas(all)
 	t.Cleanup(r.Stop)
 	return r
 }
 
 // allReady waits until the engine wants to hold as many requests.
-func allReady(t *testing.T, r *Replicas, inFlight int) {
+func allReady(t *testing.T, r *replicas, inFlight int) {
 	t.Helper()
 	for nextOf[Capacity](t, r).InFlight != inFlight {
 	}
@@ -42,7 +42,7 @@ func chats(first, n int) (requests []Request) {
 }
 
 // held is how many requests each replica holds.
-func held(r *Replicas) (n []int) {
+func held(r *replicas) (n []int) {
 	for _, s := range r.Status().Replicas {
 		n = append(n, s.InFlight)
 	}
@@ -52,7 +52,7 @@ func held(r *Replicas) (n []int) {
 // Requests go to the replica that has the most free places.
 func TestReplicasShareTheWork(t *testing.T) {
 	slow, fast := rehearsal(map[string]any{"delay": "1h"}), rehearsal(map[string]any{"delay": "1h"})
-	r := replicas(t, 4, slow, fast, rehearsal(map[string]any{"delay": "1h"}))
+	r := several(t, 4, slow, fast, rehearsal(map[string]any{"delay": "1h"}))
 	allReady(t, r, 12)
 	r.Submit(chats(1, 7))
 	waitForHeld(t, r, 7)
@@ -69,7 +69,7 @@ func TestReplicasShareTheWork(t *testing.T) {
 	}
 }
 
-func waitForHeld(t *testing.T, r *Replicas, n int) {
+func waitForHeld(t *testing.T, r *replicas, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); r.Status().InFlight != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -79,7 +79,7 @@ func waitForHeld(t *testing.T, r *Replicas, n int) {
 }
 
 func TestReplicasAnswer(t *testing.T) {
-	r := replicas(t, 0, rehearsal(nil), rehearsal(map[string]any{"fail_every": 2}))
+	r := several(t, 0, rehearsal(nil), rehearsal(map[string]any{"fail_every": 2}))
 	allReady(t, r, 640)
 	r.Submit(chats(1, 500))
 	got := answers(t, r, 500)
@@ -99,7 +99,7 @@ func TestReplicasAnswer(t *testing.T) {
 
 // What a replica held when it died is lost; the others go on, and get what is submitted meanwhile.
 func TestDeathOfAReplica(t *testing.T) {
-	r := replicas(t, 2, rehearsal(map[string]any{"delay": "1h"}), rehearsal(nil))
+	r := several(t, 2, rehearsal(map[string]any{"delay": "1h"}), rehearsal(nil))
 	allReady(t, r, 4)
 	r.Submit(chats(1, 2))
 	answers(t, r, 1)
@@ -132,7 +132,7 @@ func TestDeathOfAReplica(t *testing.T) {
 
 // While no replica is ready requests come back.
 func TestReplicasWithoutEngine(t *testing.T) {
-	r := replicas(t, 0, script(t, `echo "$hello" >&4; serve`), script(t, `echo "$hello" >&4; serve`))
+	r := several(t, 0, script(t, `echo "$hello" >&4; serve`), script(t, `echo "$hello" >&4; serve`))
 	waitFor(t, r, Loading)
 	r.Submit(chats(1, 2))
 	var back []Key
@@ -151,7 +151,7 @@ func TestReplicasWithoutEngine(t *testing.T) {
 
 // One replica that is ready makes the engine ready, whatever became of the others.
 func TestReplicaThatCannotRun(t *testing.T) {
-	r := replicas(t, 0, Launch{Argv: []string{"/no/such/worker"}}, rehearsal(nil))
+	r := several(t, 0, Launch{Argv: []string{"/no/such/worker"}}, rehearsal(nil))
 	ready(t, r)
 	waitFor(t, r, Ready)
 	if st := r.Status(); st.Capacity != 320 || waitForReplica(t, r, 0, Failed).Reason == "" {
@@ -161,7 +161,7 @@ func TestReplicaThatCannotRun(t *testing.T) {
 	answers(t, r, 3)
 }
 
-func waitForReplica(t *testing.T, r *Replicas, i int, state State) Status {
+func waitForReplica(t *testing.T, r *replicas, i int, state State) Status {
 	t.Helper()
-	return waitFor(t, r.all[i].Replica, state)
+	return waitFor(t, r.all[i].Engine, state)
 }

@@ -23,7 +23,7 @@ const (
 var errEnded = errors.New("the worker closed its replies, but does not end")
 
 // serve feeds a worker until it dies, hangs or is to stop.
-func (s *Supervisor) serve(p *process) error {
+func (s *supervisor) serve(p *process) error {
 	every := min(pingEvery, max(s.o.Hang/4, time.Millisecond), max(s.o.LoadStall/4, time.Millisecond))
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -69,7 +69,7 @@ func (s *Supervisor) serve(p *process) error {
 	}
 }
 
-func (s *Supervisor) feed(p *process, requests []Request) {
+func (s *supervisor) feed(p *process, requests []Request) {
 	if s.state.State != Ready {
 		s.giveBack(requests)
 		return
@@ -92,7 +92,7 @@ func (s *Supervisor) feed(p *process, requests []Request) {
 }
 
 // receive takes all replies, and returns the first error that ends the worker.
-func (s *Supervisor) receive(r replies) (end error) {
+func (s *supervisor) receive(r replies) (end error) {
 	s.life.heard = time.Now()
 	for i := range r.messages {
 		if err := s.handle(&r.messages[i]); end == nil {
@@ -108,14 +108,14 @@ func (s *Supervisor) receive(r replies) (end error) {
 }
 
 // land reports whether a request was in flight, which it is no longer.
-func (s *Supervisor) land(key Key) bool {
+func (s *supervisor) land(key Key) bool {
 	_, ours := s.inFlight[key]
 	delete(s.inFlight, key)
 	return ours
 }
 
 // report queues answers, together with those that the receiver has not taken yet.
-func (s *Supervisor) report(answers Answers) {
+func (s *supervisor) report(answers Answers) {
 	if last := len(s.pending) - 1; last >= 0 {
 		if waiting, ok := s.pending[last].(Answers); ok {
 			s.pending[last] = append(waiting, answers...)
@@ -125,7 +125,7 @@ func (s *Supervisor) report(answers Answers) {
 	s.pending = append(s.pending, answers)
 }
 
-func (s *Supervisor) handle(m *message) error {
+func (s *supervisor) handle(m *message) error {
 	switch m.Type {
 	case "hello":
 		return s.greet(m)
@@ -146,7 +146,7 @@ func (s *Supervisor) handle(m *message) error {
 
 // greet answers a worker's first word with what to load. Its group is recorded before, so that whatever it starts then can
 // be found by a later life of stoker.
-func (s *Supervisor) greet(m *message) error {
+func (s *supervisor) greet(m *message) error {
 	if m.Protocol != protocol.Version {
 		return &PermanentError{Message: fmt.Sprintf("the worker speaks protocol %d, stoker %d", m.Protocol, protocol.Version)}
 	}
@@ -173,7 +173,7 @@ func (s *Supervisor) greet(m *message) error {
 	return nil
 }
 
-func (s *Supervisor) phase(m *message) {
+func (s *supervisor) phase(m *message) {
 	s.life.progressed = s.life.heard
 	if m.Phase != s.state.Phase {
 		s.state.Phase, s.state.PhaseSince = m.Phase, s.life.heard
@@ -183,7 +183,7 @@ func (s *Supervisor) phase(m *message) {
 	s.state.Detail = m.Detail
 }
 
-func (s *Supervisor) ready(m *message) {
+func (s *supervisor) ready(m *message) {
 	s.endTurn()
 	s.enter(Ready)
 	s.state.Reason, s.state.Hint, s.state.LogTail, s.state.RetryAt, s.state.Shortage = "", "", nil, time.Time{}, nil
@@ -202,12 +202,12 @@ func (s *Supervisor) tellCapacity() {
 }
 
 // startKind is what the worker's start can be compared with.
-func (s *Supervisor) startKind() startKind {
+func (s *supervisor) startKind() startKind {
 	return startKind{Engine: s.o.Kind, Model: s.life.model, Version: s.state.Version}
 }
 
 // endPhases ends the start, remembers how long it took, and tells.
-func (s *Supervisor) endPhases() *zerolog.Event {
+func (s *supervisor) endPhases() *zerolog.Event {
 	seconds := zerolog.Dict()
 	ended := s.life.phases.end(s.life.heard)
 	all := s.life.phases.at(s.life.heard, nil)
@@ -221,7 +221,7 @@ func (s *Supervisor) endPhases() *zerolog.Event {
 }
 
 // remember does not wait for the disk: the engine is ready.
-func (s *Supervisor) remember(start pastStart) {
+func (s *supervisor) remember(start pastStart) {
 	s.writing.Go(func() {
 		if err := rememberStart(s.o.LogDir, start); err != nil {
 			s.o.Logger.Warn().Err(err).Msg("cannot remember how long the start took")
@@ -229,7 +229,7 @@ func (s *Supervisor) remember(start pastStart) {
 	})
 }
 
-func (s *Supervisor) takeStats(m *message) {
+func (s *supervisor) takeStats(m *message) {
 	l := &s.life
 	if m.Steps != l.stats.Steps || m.GenerationTokens != l.stats.GenerationTokens || m.PromptTokens != l.stats.PromptTokens {
 		l.progressed = l.heard
@@ -256,7 +256,7 @@ func (l *life) excuse(d time.Duration) {
 }
 
 // checkClocks is the three clocks: liveness, stall while loading, hang with requests in flight.
-func (s *Supervisor) checkClocks(p *process) error {
+func (s *supervisor) checkClocks(p *process) error {
 	now := time.Now()
 	if d := now.Sub(s.life.heard); d > silence {
 		return fmt.Errorf("the worker has not answered for %s", d.Round(time.Second))

@@ -63,7 +63,7 @@ func TestParseHolders(t *testing.T) {
 
 // A death by SIGKILL accuses the kernel only if it has killed since.
 func TestAccuse(t *testing.T) {
-	s := &Supervisor{}
+	s := &supervisor{}
 	s.life.oomKills = s.o.Cgroup.OOMKills()
 	if got := s.accuse("killed by SIGKILL", 9); !strings.Contains(got, "by a person, or") || s.state.Hint != "" {
 		t.Errorf("without an OOM kill: %q, hint %q", got, s.state.Hint)

@@ -16,10 +16,10 @@ const replicaDir = "replica-"
 
 // Start starts an engine of n replicas, each with a worker of its own; at least one. The first one begins with the death of
 // what workers of replicas that are no more left behind. The error is that of the log's folder.
-func Start(o Options, n int) (Replica, error) {
+func Start(o Options, n int) (Engine, error) {
 	o.Replica, o.former = 1, formerReplicas(&o, n)
 	if n <= 1 {
-		return NewSupervisor(o), nil
+		return newSupervisor(o), nil
 	}
 	o.turns = newTurns(n)
 	all := make([]Options, n)
@@ -30,11 +30,11 @@ func Start(o Options, n int) (Replica, error) {
 			return nil, fmt.Errorf("make folder of replica %d: %w", i+1, err)
 		}
 	}
-	var replicas []Replica
+	var each []Engine
 	for _, o := range all {
-		replicas = append(replicas, NewSupervisor(o))
+		each = append(each, newSupervisor(o))
 	}
-	return NewReplicas(replicas), nil
+	return newReplicas(each), nil
 }
 
 // replica are the options of one replica. The first one has what a single worker has; the others' processes, control groups

@@ -18,7 +18,7 @@ import (
 	"stoker/store/faults"
 )
 
-// Options are what a Supervisor needs.
+// Options are what an engine needs.
 type Options struct {
 	Kind     string
 	Replica  int               // its number, from 1
@@ -44,8 +44,8 @@ const (
 	exitTimeout = 2 * time.Second
 )
 
-// Supervisor keeps one worker alive. Its goroutine owns all state; the methods may be called from any.
-type Supervisor struct {
+// supervisor keeps one worker alive. Its goroutine owns all state; the methods may be called from any.
+type supervisor struct {
 	o      Options
 	events chan Event
 	submit chan []Request
@@ -96,9 +96,9 @@ func (l *life) tree() processes.Tree {
 	return l.process.child.Tree()
 }
 
-// NewSupervisor starts a supervisor, which starts a worker at once.
-func NewSupervisor(o Options) *Supervisor {
-	s := &Supervisor{
+// newSupervisor starts a supervisor, which starts a worker at once.
+func newSupervisor(o Options) *supervisor {
+	s := &supervisor{
 		o: o, events: make(chan Event), submit: make(chan []Request), cancel: make(chan []Key),
 		status: make(chan chan Status), tree: make(chan chan processes.Tree), abort: make(chan struct{}), done: make(chan struct{}),
 		inFlight: map[Key]struct{}{},
@@ -112,10 +112,10 @@ func NewSupervisor(o Options) *Supervisor {
 }
 
 // Events returns what happens, in order. It is closed when the supervisor has stopped.
-func (s *Supervisor) Events() <-chan Event { return s.events }
+func (s *supervisor) Events() <-chan Event { return s.events }
 
 // Submit hands requests to the worker. If there is none they come back as Lost.
-func (s *Supervisor) Submit(requests []Request) {
+func (s *supervisor) Submit(requests []Request) {
 	select {
 	case s.submit <- requests:
 	case <-s.done:
@@ -123,7 +123,7 @@ func (s *Supervisor) Submit(requests []Request) {
 }
 
 // Cancel forgets requests: no answer for them will come.
-func (s *Supervisor) Cancel(keys []Key) {
+func (s *supervisor) Cancel(keys []Key) {
 	select {
 	case s.cancel <- keys:
 	case <-s.done:
@@ -131,7 +131,7 @@ func (s *Supervisor) Cancel(keys []Key) {
 }
 
 // Status returns what the engine is doing now.
-func (s *Supervisor) Status() Status {
+func (s *supervisor) Status() Status {
 	reply := make(chan Status, 1)
 	select {
 	case s.status <- reply:
@@ -142,20 +142,20 @@ func (s *Supervisor) Status() Status {
 }
 
 // Stop ends the worker, with all its processes, and waits for it.
-func (s *Supervisor) Stop() {
+func (s *supervisor) Stop() {
 	s.stop()
 	<-s.done
 }
 
 // Kill is Stop for a worker that has no time, or no more time, to leave by itself.
-func (s *Supervisor) Kill() {
+func (s *supervisor) Kill() {
 	s.kill()
 	s.Stop()
 }
 
 // Leftovers returns the living processes of this stoker's workers that are not of the current one, those of replicas that are
 // no more among them. There should be none.
-func (s *Supervisor) Leftovers() ([]processes.Process, error) {
+func (s *supervisor) Leftovers() ([]processes.Process, error) {
 	for {
 		before := s.currentTree()
 		left, err := s.o.leftovers(before)
@@ -167,7 +167,7 @@ func (s *Supervisor) Leftovers() ([]processes.Process, error) {
 }
 
 // currentTree is that of the worker that runs or is being killed.
-func (s *Supervisor) currentTree() processes.Tree {
+func (s *supervisor) currentTree() processes.Tree {
 	reply := make(chan processes.Tree, 1)
 	select {
 	case s.tree <- reply:
@@ -177,7 +177,7 @@ func (s *Supervisor) currentTree() processes.Tree {
 	}
 }
 
-func (s *Supervisor) run() {
+func (s *supervisor) run() {
 	defer close(s.done)
 	defer close(s.events)
 	for s.ctx.Err() == nil {
@@ -190,14 +190,14 @@ func (s *Supervisor) run() {
 	s.enter(Stopped)
 }
 
-func (s *Supervisor) enter(state State) {
+func (s *supervisor) enter(state State) {
 	s.state.State, s.state.Since = state, time.Now()
 	s.state.Phase, s.state.Detail, s.state.PhaseSince = "", "", time.Time{}
 	s.o.Logger.Debug().Str("state", string(state)).Msg("engine")
 }
 
 // live is one life of a worker, from its start to its end, which is always an error.
-func (s *Supervisor) live() error {
+func (s *supervisor) live() error {
 	s.enter(Starting)
 	s.life = life{sent: map[string]bool{}}
 	defer s.endTurn()
@@ -228,7 +228,7 @@ func (s *Supervisor) live() error {
 
 // clear kills what is left of former workers. While anything of them lives no other is started: the two would fight for
 // the memory, and both would be fed.
-func (s *Supervisor) clear() error {
+func (s *supervisor) clear() error {
 	if s.alone {
 		return nil
 	}
@@ -245,7 +245,7 @@ func (s *Supervisor) clear() error {
 }
 
 // start finds out how to start a worker, and starts it.
-func (s *Supervisor) start(log *logFile) (*process, error) {
+func (s *supervisor) start(log *logFile) (*process, error) {
 	var launch Launch
 	var err error
 	s.meanwhile(func() { launch, err = s.o.Prepare(s.ctx, s.o.Replica) })
@@ -276,7 +276,7 @@ func (s *Supervisor) start(log *logFile) (*process, error) {
 }
 
 // awaitTurn waits, until stoker stops, for a replica that loads on the same GPUs.
-func (s *Supervisor) awaitTurn(gpus string) {
+func (s *supervisor) awaitTurn(gpus string) {
 	if gpus == "" || s.o.turns == nil {
 		return
 	}
@@ -295,7 +295,7 @@ func (s *Supervisor) awaitTurn(gpus string) {
 }
 
 // endTurn lets the next replica load.
-func (s *Supervisor) endTurn() {
+func (s *supervisor) endTurn() {
 	if s.life.turn != nil {
 		s.life.turn.end()
 	}
@@ -307,7 +307,7 @@ func isPermanent(err error) bool {
 }
 
 // bury ends a worker that is to be, or has, gone, takes the answers that it still gave, and says why it went.
-func (s *Supervisor) bury(p *process, cause error) error {
+func (s *supervisor) bury(p *process, cause error) error {
 	s.pending = append(s.pending, Capacity{}) // before the requests that come back from here on
 	s.state.Capacity = 0
 	var grace time.Duration
@@ -331,7 +331,7 @@ func (s *Supervisor) bury(p *process, cause error) error {
 }
 
 // takeShortage keeps what a worker said of the memory that it did not get, and finds out who has it.
-func (s *Supervisor) takeShortage() {
+func (s *supervisor) takeShortage() {
 	s.state.Shortage = nil
 	if f := s.life.fatal; f != nil && f.Memory != nil && !f.Permanent {
 		s.meanwhile(func() { f.Memory.Holders = findHolders(s.ctx, f.Memory.Device, s.life.env) })
@@ -340,7 +340,7 @@ func (s *Supervisor) takeShortage() {
 }
 
 // lastWords takes what a worker said after it was given up. What it said of itself is the better cause.
-func (s *Supervisor) lastWords(rest replies, cause error) error {
+func (s *supervisor) lastWords(rest replies, cause error) error {
 	for i := range rest.messages {
 		if m := &rest.messages[i]; m.Type == "ready" {
 			m.Type = "" // it no longer is
@@ -355,7 +355,7 @@ func (s *Supervisor) lastWords(rest replies, cause error) error {
 }
 
 // meanwhile runs something slow while callers are answered.
-func (s *Supervisor) meanwhile(slow func()) {
+func (s *supervisor) meanwhile(slow func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -365,7 +365,7 @@ func (s *Supervisor) meanwhile(slow func()) {
 }
 
 // attend answers callers until done is closed, while there is no worker that could be fed.
-func (s *Supervisor) attend(done <-chan struct{}) {
+func (s *supervisor) attend(done <-chan struct{}) {
 	for {
 		faults.Hang("engine")
 		out, next := s.outgoing()
@@ -387,14 +387,14 @@ func (s *Supervisor) attend(done <-chan struct{}) {
 }
 
 // outgoing returns the channel to send the oldest pending event to, nil if there is none.
-func (s *Supervisor) outgoing() (chan<- Event, Event) {
+func (s *supervisor) outgoing() (chan<- Event, Event) {
 	if len(s.pending) == 0 {
 		return nil, nil
 	}
 	return s.events, s.pending[0]
 }
 
-func (s *Supervisor) giveBack(requests []Request) {
+func (s *supervisor) giveBack(requests []Request) {
 	lost := Lost{Reason: "the engine is not ready"}
 	for _, r := range requests {
 		lost.Keys = append(lost.Keys, r.Key)
@@ -402,13 +402,13 @@ func (s *Supervisor) giveBack(requests []Request) {
 	s.pending = append(s.pending, lost)
 }
 
-func (s *Supervisor) forget(keys []Key) {
+func (s *supervisor) forget(keys []Key) {
 	for _, k := range keys {
 		delete(s.inFlight, k)
 	}
 }
 
-func (s *Supervisor) snapshot() Status {
+func (s *supervisor) snapshot() Status {
 	st := s.state
 	st.InFlight = len(s.inFlight)
 	st.Phases = s.life.phases.at(time.Now(), s.life.last)

@@ -62,7 +62,7 @@ func (g *garage) check() {
 }
 
 // start starts replicas with these launches, of which there are several.
-func start(t *testing.T, launches ...Launch) *Replicas {
+func start(t *testing.T, launches ...Launch) *replicas {
 	t.Helper()
 	o := options(t, Launch{})
 	o.Prepare = func(_ context.Context, replica int) (Launch, error) { return launches[replica-1], nil }
@@ -76,11 +76,11 @@ func start(t *testing.T, launches ...Launch) *Replicas {
 			t.Errorf("processes %v are alive after Kill: %v", left, err)
 		}
 	})
-	return r.(*Replicas)
+	return r.(*replicas)
 }
 
 // waitForLoading waits until one replica loads, all others that can run wait for it, and some are ready; it returns its index.
-func waitForLoading(t *testing.T, r *Replicas, waiting, readyOnes int) (loading int) {
+func waitForLoading(t *testing.T, r *replicas, waiting, readyOnes int) (loading int) {
 	t.Helper()
 	var all []Status
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
@@ -114,7 +114,7 @@ func count(all []Status, so func(*Status) bool) (n int) {
 	return n
 }
 
-func pidOf(r *Replicas, i int) int { return r.Status().Replicas[i].PID }
+func pidOf(r *replicas, i int) int { return r.Status().Replicas[i].PID }
 
 // Replicas of one GPU load one after another, and those that have loaded answer meanwhile.
 func TestLoadingInTurn(t *testing.T) {
@@ -156,7 +156,7 @@ func TestDeathWhileLoading(t *testing.T) {
 }
 
 // waitForOther waits until the one that died waits for another that loads; it returns its index.
-func waitForOther(t *testing.T, r *Replicas, dead int) int {
+func waitForOther(t *testing.T, r *replicas, dead int) int {
 	t.Helper()
 	for {
 		if loading := waitForLoading(t, r, 2, 0); loading != dead {
@@ -212,13 +212,13 @@ func TestTurnsAreOfGPUs(t *testing.T) {
 
 // Neither end waits for whoever loads, and requests that come to one that waits come back.
 func TestStopWhileWaiting(t *testing.T) {
-	for name, end := range map[string]func(Replica){"stop": Replica.Stop, "kill": Replica.Kill} {
+	for name, end := range map[string]func(Engine){"stop": Engine.Stop, "kill": Engine.Kill} {
 		t.Run(name, func(t *testing.T) {
 			l := rehearsal(map[string]any{"load_delay": "1h"})
 			l.SharedGPUs = "0"
 			r := start(t, l, l)
 			loading := waitForLoading(t, r, 1, 0)
-			waiting := r.all[1-loading].Replica
+			waiting := r.all[1-loading].Engine
 			waiting.Submit(chats(1, 1))
 			if lost := nextOf[Lost](t, r); lost.Blamed {
 				t.Errorf("lost %+v", lost)

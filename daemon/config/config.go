@@ -59,7 +59,7 @@ type Engine struct {
 	Kind                 Kind              `toml:"kind"`
 	Model                string            `toml:"model"` // folder or hub name; required for vllm
 	Revision             string            `toml:"revision"`
-	Python               string            `toml:"python"` // interpreter or venv folder with vLLM; empty: found, see FindPython
+	Python               string            `toml:"python"` // interpreter or venv folder with vLLM; empty: found, as engine/pyenv does
 	HFHome               string            `toml:"hf_home"`
 	HFTokenFile          string            `toml:"hf_token_file"`
 	ServedNames          []string          `toml:"served_names"`           // "*": a line may name any model

@@ -19,7 +19,7 @@ import (
 	"stoker/store/faults"
 )
 
-// Engine is what answers requests; *engine.Supervisor is one.
+// Engine is what answers requests; an engine.Engine is one.
 type Engine interface {
 	Submit([]engine.Request)
 	Events() <-chan engine.Event

@@ -128,10 +128,13 @@ func writeLines(b *testing.B, path string, n int) {
 // startWorker starts the echo worker as the daemon does.
 func startWorker(b *testing.B, inFlight int) (dispatch.Engine, func()) {
 	launch := engine.Launch{Argv: []string{os.Args[0], echo.Command}, Env: os.Environ(), ServedNames: []string{"*"}}
-	s := engine.NewSupervisor(engine.Options{
+	s, err := engine.Start(engine.Options{
 		Kind: "echo", Instance: "bench-" + strconv.Itoa(os.Getpid()), LogDir: b.TempDir(), LoadStall: time.Minute, Hang: time.Minute, InFlight: inFlight, Logger: zerolog.Nop(),
 		Prepare: func(context.Context, int) (engine.Launch, error) { return launch, nil },
-	})
+	}, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for s.Status().State != engine.Ready {
 		time.Sleep(time.Millisecond)
 	}
