@@ -32,17 +32,14 @@ type message struct {
 	Type string `json:"type"`
 
 	// hello, ready
-	Protocol    int      `json:"protocol"`
-	Engine      string   `json:"engine"`
-	Version     string   `json:"version"`
-	PID         int      `json:"pid"`
-	Tested      *bool    `json:"tested"`
-	Model       string   `json:"model"`
-	MaxModelLen int      `json:"max_model_len"`
-	MaxNumSeqs  int      `json:"max_num_seqs"`
-	KVTokens    int64    `json:"kv_cache_tokens"`
-	LoadSeconds float64  `json:"load_seconds"`
-	URLs        []string `json:"urls"`
+	Protocol    int     `json:"protocol"`
+	Version     string  `json:"version"`
+	Tested      *bool   `json:"tested"`
+	Model       string  `json:"model"`
+	MaxModelLen int     `json:"max_model_len"`
+	MaxNumSeqs  int     `json:"max_num_seqs"`
+	KVTokens    int64   `json:"kv_cache_tokens"`
+	LoadSeconds float64 `json:"load_seconds"`
 
 	// phase
 	Phase  string `json:"phase"`

@@ -35,6 +35,7 @@ func TestParseReply(t *testing.T) {
 		`{"type":"pong","seq":3}`:                                              {Type: "pong"},
 		`{"type":"stats","running":3,"kv_cache":0.5,"news":[]}`:                {Type: "stats", Running: 3, KVCache: 0.5},
 		`{"type":"fatal","cause":"internal","permanent":true,"message":"why"}`: {Type: "fatal", Cause: "internal", Permanent: true, Message: "why"},
+		`{"type":"hello","protocol":1,"engine":[],"pid":"x","urls":7}`:         {Type: "hello", Protocol: 1}, // nobody reads these
 		`{"type":"of the future","key":"text","status":[]}`:                    {},
 		`{"type":"garbage","message":"no"}`:                                    {},
 	} {
