@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"stoker/engine"
+	"stoker/hint"
 )
 
 //go:embed driver/driver.py driver/stoker_bench/*.py
@@ -144,7 +145,7 @@ func (d *driver) read(ctx context.Context) (reply, error) {
 		return r, fmt.Errorf("read the driver's reply: %w", err)
 	}
 	if r.Type == "error" {
-		return r, &engine.PermanentError{Message: r.Message, Hint: r.Hint}
+		return r, &hint.Error{Message: r.Message, Hint: r.Hint}
 	}
 	return r, nil
 }

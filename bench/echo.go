@@ -14,9 +14,9 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"stoker/engine"
 	"stoker/engine/echo"
 	"stoker/engine/protocol"
+	"stoker/hint"
 )
 
 // echoLoop is a bare loop around the echo worker: lines in, requests through its pipe, answers to a file, one sync at the
@@ -87,7 +87,7 @@ func (e *echoLoop) awaitReady() error {
 		case "ready":
 			return nil
 		case "fatal":
-			return &engine.PermanentError{Message: m.Message}
+			return &hint.Error{Message: m.Message}
 		}
 	}
 }

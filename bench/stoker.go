@@ -16,6 +16,7 @@ import (
 	"stoker/daemon/api"
 	"stoker/daemon/client"
 	"stoker/engine"
+	"stoker/hint"
 	"stoker/store"
 )
 
@@ -75,7 +76,7 @@ func replicas(e *engine.Status) []engine.Status {
 func allReady(workers []engine.Status) (bool, error) {
 	for _, w := range workers {
 		if w.State == engine.Failed {
-			return false, &engine.PermanentError{Message: w.Reason, Hint: w.Hint}
+			return false, &hint.Error{Message: w.Reason, Hint: w.Hint}
 		}
 	}
 	return !slices.ContainsFunc(workers, func(w engine.Status) bool { return w.State != engine.Ready }), nil

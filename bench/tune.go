@@ -14,7 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/go-json-experiment/json"
 
-	"stoker/engine"
+	"stoker/hint"
 )
 
 // Candidate is an engine argument with the values that are worth trying.
@@ -122,7 +122,7 @@ func (t *Tuning) sweep(ctx context.Context, args map[string]any, candidates []Ca
 		return err
 	}
 	if first.Failed != "" {
-		return &engine.PermanentError{Message: "with the arguments in effect: " + first.Failed}
+		return &hint.Error{Message: "with the arguments in effect: " + first.Failed}
 	}
 	if n := first.Loaded.MaxNumSeqs; n > 0 { // vLLM's default, if none is configured
 		inEffect := map[string]any{"max_num_seqs": n}

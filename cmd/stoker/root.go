@@ -17,7 +17,6 @@ import (
 	"stoker/daemon/client"
 	"stoker/daemon/config"
 	"stoker/daemon/share"
-	"stoker/engine"
 	"stoker/hint"
 	"stoker/store"
 )
@@ -176,7 +175,6 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, advice string) 
 		exit      *exitError
 		usage     *usageError
 		hinted    *hint.Error
-		permanent *engine.PermanentError
 		fault     *store.FinalError
 		unmounted *share.UnmountedError
 		folder    *daemon.FolderError
@@ -208,8 +206,6 @@ func (a *app) classify(cmd *cobra.Command, err error) (code int, advice string) 
 		return exitInterrupted, ""
 	case errors.As(err, &hinted):
 		return exitFailure, hinted.Hint
-	case errors.As(err, &permanent):
-		return exitFailure, permanent.Hint
 	}
 	return exitFailure, ""
 }
