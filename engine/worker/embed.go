@@ -23,16 +23,11 @@ const Script = "worker.py"
 // Install writes the worker into a folder of dir that is named after its contents, unless it is there, and returns the
 // script's path. Folders of other versions are left to running workers.
 func Install(dir string) (script string, err error) {
-	digest := sha256.New()
-	err = walk(func(path string, b []byte) error {
-		fmt.Fprintf(digest, "%s %d\n", path, len(b))
-		_, err := digest.Write(b)
-		return err
-	})
+	version, err := digest()
 	if err != nil {
 		return "", err
 	}
-	home := filepath.Join(dir, fmt.Sprintf("%x", digest.Sum(nil)[:6]))
+	home := filepath.Join(dir, version)
 	if _, err := os.Stat(filepath.Join(home, Script)); err == nil {
 		return filepath.Join(home, Script), nil
 	}
@@ -52,17 +47,7 @@ func install(home string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	err = walk(func(path string, b []byte) error {
-		to := filepath.Join(tmp, path)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		return os.WriteFile(to, b, 0o644)
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
+	if err := errors.Join(os.CopyFS(tmp, files), os.Chmod(tmp, 0o755)); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, home); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -71,15 +56,16 @@ func install(home string) error {
 	return nil
 }
 
-func walk(visit func(path string, b []byte) error) error {
-	return fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+// digest tells the worker's contents from others.
+func digest() (string, error) {
+	sum := sha256.New()
+	err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		b, err := files.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return visit(path, b)
+		fmt.Fprintf(sum, "%s %d\n%s", path, len(b), b)
+		return err
 	})
+	return fmt.Sprintf("%x", sum.Sum(nil)[:6]), err
 }
