@@ -28,7 +28,7 @@ type Options struct {
 	turns    *turns            // to load, of all replicas; nil if there is one
 	cleared  func()            // tells them that this one's former workers are gone
 	Cgroup   processes.Cgroup
-	// Prepare finds out how to start the worker of a replica, anew for each start. A *PermanentError stops the supervisor.
+	// Prepare finds out how to start the worker of a replica, anew for each start and each turn. A *PermanentError stops the engine.
 	Prepare   func(ctx context.Context, replica int) (Launch, error)
 	InFlight  int           // requests to hold; 0: as the engine's batch size and KV cache have room for
 	LoadStall time.Duration // longest silence while loading
@@ -246,14 +246,8 @@ func (s *supervisor) clear() error {
 
 // start finds out how to start a worker, and starts it.
 func (s *supervisor) start(log *logFile) (*process, error) {
-	var launch Launch
-	var err error
-	s.meanwhile(func() { launch, err = s.o.Prepare(s.ctx, s.o.Replica) })
+	launch, err := s.prepare()
 	if err != nil {
-		return nil, err
-	}
-	s.awaitTurn(launch.SharedGPUs)
-	if err := s.ctx.Err(); err != nil {
 		return nil, err
 	}
 	start, err := json.Marshal(startMessage{
@@ -266,6 +260,9 @@ func (s *supervisor) start(log *logFile) (*process, error) {
 	s.life.model = launch.Model
 	var p *process
 	s.meanwhile(func() { p, err = startProcess(launch, s.o.marks(), log) }) // its file may be on a share that hangs
+	if s.life.turn != nil {
+		s.life.turn.stall.Stop() // from here on the clocks watch the worker
+	}
 	if isPermanent(err) {
 		return nil, &PermanentError{Message: err.Error()}
 	}
@@ -275,23 +272,44 @@ func (s *supervisor) start(log *logFile) (*process, error) {
 	return p, err
 }
 
-// awaitTurn waits, until stoker stops, for a replica that loads on the same GPUs.
-func (s *supervisor) awaitTurn(gpus string) {
-	if gpus == "" || s.o.turns == nil {
-		return
-	}
-	s.meanwhile(func() { await(s.ctx, s.o.turns.clear) })
-	for s.ctx.Err() == nil {
-		mine, before := s.o.turns.take(gpus, s.o.Replica)
-		if mine != nil {
-			s.life.turn = mine
-			s.enter(Starting)
-			return
+// prepare finds out how to start a worker, and again if it had to wait for its turn to load: much may have changed meanwhile.
+func (s *supervisor) prepare() (launch Launch, err error) {
+	for waited := true; waited && s.ctx.Err() == nil; waited = s.awaitTurn(launch.SharedGPUs) {
+		s.meanwhile(func() { launch, err = s.o.Prepare(s.ctx, s.o.Replica) })
+		if err != nil {
+			return launch, err
 		}
-		s.state.Phase, s.state.Detail, s.state.PhaseSince = WaitPhase, fmt.Sprintf("for replica %d to load", before.replica), time.Now()
-		s.o.Logger.Info().Int("loading", before.replica).Str("gpus", gpus).Msg("waits for another replica to load")
-		s.meanwhile(func() { await(s.ctx, before.over.Done()) })
 	}
+	return launch, s.ctx.Err()
+}
+
+// awaitTurn waits, until stoker stops, for replicas that load on the same GPUs, and reports whether there were any.
+func (s *supervisor) awaitTurn(gpus string) (waited bool) {
+	if gpus == "" || s.o.turns == nil || s.life.turn.lasts(gpus) {
+		return false
+	}
+	s.endTurn()
+	select {
+	case <-s.o.turns.clear:
+	default:
+		waited = true
+		s.meanwhile(func() { await(s.ctx, s.o.turns.clear) })
+	}
+	mine := s.o.turns.join(gpus, s.o.Replica)
+	s.life.turn = mine
+	for s.ctx.Err() == nil {
+		loading := s.o.turns.current(gpus)
+		if loading == mine {
+			mine.stall = time.AfterFunc(s.o.LoadStall, mine.end)
+			s.enter(Starting)
+			return waited
+		}
+		waited = true
+		s.state.Phase, s.state.Detail, s.state.PhaseSince = WaitPhase, fmt.Sprintf("for replica %d to load", loading.replica), time.Now()
+		s.o.Logger.Info().Int("loading", loading.replica).Str("gpus", gpus).Msg("waits for another replica to load")
+		s.meanwhile(func() { await(s.ctx, loading.over.Done()) })
+	}
+	return waited
 }
 
 // endTurn lets the next replica load.

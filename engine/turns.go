@@ -2,20 +2,22 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 )
 
 // turns let replicas that share GPUs load one after another, once nothing of their former workers lives. vLLM asks for its share
 // of the memory to be free when it begins, and takes what others allocate or free while it loads for its own doing.
 type turns struct {
 	mu      sync.Mutex
-	last    map[string]*turn // by the GPUs that are shared
-	unclear int              // replicas whose former workers may live
-	clear   chan struct{}    // closed when there are none
+	queues  map[string][]*turn // by the GPUs that are shared; first come, first served
+	unclear int                // replicas whose former workers may live
+	clear   chan struct{}      // closed when there are none
 }
 
 func newTurns(replicas int) *turns {
-	return &turns{last: map[string]*turn{}, unclear: replicas, clear: make(chan struct{})}
+	return &turns{queues: map[string][]*turn{}, unclear: replicas, clear: make(chan struct{})}
 }
 
 // cleared takes down that the former workers of one more replica are gone.
@@ -38,19 +40,29 @@ func await(ctx context.Context, done <-chan struct{}) {
 // turn is a replica's time to load. It ends with the worker being ready or gone, or not getting any further.
 type turn struct {
 	replica int
+	gpus    string
 	over    context.Context
 	end     context.CancelFunc
+	stall   *time.Timer // ends it if there is no worker in time
 }
 
-// take begins a replica's turn, unless another's is not over: then it returns that one.
-func (t *turns) take(gpus string, replica int) (mine, before *turn) {
+// join has a replica wait for its turn.
+func (t *turns) join(gpus string, replica int) *turn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if last := t.last[gpus]; last != nil && last.over.Err() == nil {
-		return nil, last
-	}
-	mine = &turn{replica: replica}
+	mine := &turn{replica: replica, gpus: gpus}
 	mine.over, mine.end = context.WithCancel(context.Background())
-	t.last[gpus] = mine
-	return mine, nil
+	t.queues[gpus] = append(t.queues[gpus], mine)
+	return mine
 }
+
+// current is the turn that has come, of those that are not over, of which there must be one.
+func (t *turns) current(gpus string) *turn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queues[gpus] = slices.DeleteFunc(t.queues[gpus], func(one *turn) bool { return one.over.Err() != nil })
+	return t.queues[gpus][0]
+}
+
+// lasts reports whether it is a turn to load on these GPUs.
+func (t *turn) lasts(gpus string) bool { return t != nil && t.gpus == gpus && t.over.Err() == nil }

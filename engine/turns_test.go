@@ -9,7 +9,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // garage is a folder in which workers load until they are told what becomes of them. It notices when two load at a time.
@@ -243,9 +246,9 @@ func TestNoTurnBesideFormerWorkers(t *testing.T) {
 	o.turns = newTurns(2)
 	o.cleared = sync.OnceFunc(o.turns.cleared)
 	own := make(chan struct{})
-	prepare := o.Prepare
+	prepare, prepared := o.Prepare, sync.OnceFunc(func() { close(own) })
 	o.Prepare = func(ctx context.Context, replica int) (Launch, error) {
-		close(own)
+		prepared()
 		return prepare(ctx, replica)
 	}
 	s := supervise(t, o)
@@ -283,4 +286,85 @@ func TestTurnOfOneThatGetsNoFurther(t *testing.T) {
 	}
 	defer r.Kill()
 	ready(t, r)
+}
+
+// queue has replicas wait, one after another, for one that loads on their GPU; inTurn is what Prepare does once their turn has
+// come. The function that it returns ends the first one's turn.
+func queue(t *testing.T, replicas int, inTurn func(ctx context.Context, replica int) error) (end func(), stall time.Duration) {
+	o := options(t, Launch{})
+	o.turns = newTurns(0)
+	close(o.turns.clear)
+	first := o.turns.join("0", 1)
+	for replica := 2; replica < 2+replicas; replica++ {
+		o.Replica, o.LogDir = replica, t.TempDir()
+		waits := true
+		o.Prepare = func(ctx context.Context, replica int) (Launch, error) {
+			if waits {
+				waits = false
+				return Launch{SharedGPUs: "0"}, nil
+			}
+			return Launch{}, inTurn(ctx, replica)
+		}
+		supervise(t, o)
+		synctest.Wait()
+	}
+	return first.end, o.LoadStall
+}
+
+// Replicas load in the order in which they came, and a start that fails hands its turn on.
+func TestTurnsAreInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []int
+		end, _ := queue(t, 8, func(_ context.Context, replica int) error {
+			order = append(order, replica)
+			return &PermanentError{Message: "not now"}
+		})
+		end()
+		synctest.Wait()
+		if diff := cmp.Diff([]int{2, 3, 4, 5, 6, 7, 8, 9}, order); diff != "" {
+			t.Errorf("order of turns (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// A start that hangs before there is a worker does not keep the others from loading.
+func TestTurnOfAStartThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, took := time.Now(), time.Duration(0)
+		end, stall := queue(t, 2, func(ctx context.Context, replica int) error {
+			if replica == 3 {
+				took = time.Since(began)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		end()
+		time.Sleep(2 * stall)
+		synctest.Wait()
+		if took != stall {
+			t.Errorf("the next one's turn came after %s, want %s", took, stall)
+		}
+	})
+}
+
+// What a replica starts is what it finds when its turn has come.
+func TestLaunchIsNotOlderThanTheTurn(t *testing.T) {
+	g := newGarage(t)
+	old := Launch{Argv: []string{"/was/removed/meanwhile"}, SharedGPUs: "0"}
+	o := options(t, Launch{})
+	o.turns = newTurns(0)
+	close(o.turns.clear)
+	first := o.turns.join("0", 2)
+	launches := []Launch{old, g.worker()}
+	o.Prepare = func(context.Context, int) (l Launch, err error) {
+		l, launches = launches[0], launches[1:]
+		return l, nil
+	}
+	s := supervise(t, o)
+	for s.Status().Phase != WaitPhase {
+		time.Sleep(time.Millisecond)
+	}
+	first.end()
+	g.tell(waitFor(t, s, Loading).PID, "ready")
+	waitFor(t, s, Ready)
 }
