@@ -169,7 +169,9 @@ func TestCgroupOfFormerVersion(t *testing.T) {
 func TestCgroupThatIsGone(t *testing.T) {
 	o := options(t, rehearsal(nil))
 	o.Cgroup = processes.Cgroup(filepath.Join(t.TempDir(), "gone"))
-	ready(t, supervise(t, o))
+	s := supervise(t, o)
+	ready(t, s)
+	s.Stop() // else the next one takes its worker for one that was left over
 	o = options(t, rehearsal(nil))
 	o.Cgroup = processes.Cgroup(t.TempDir()) // a folder that is no control group: the kernel refuses to start anything in it
 	ready(t, supervise(t, o))
