@@ -196,7 +196,7 @@ func (s *supervisor) ready(m *message) {
 }
 
 // tellCapacity reports how many requests the worker is to hold from now on.
-func (s *Supervisor) tellCapacity() {
+func (s *supervisor) tellCapacity() {
 	s.state.Capacity = s.life.places.now
 	s.pending = append(s.pending, Capacity{InFlight: s.state.Capacity, Model: s.state.Model, Version: s.state.Version})
 }

@@ -19,6 +19,7 @@ import (
 	"stoker/daemon/inbox"
 	"stoker/daemon/outbox"
 	"stoker/engine"
+	"stoker/engine/processes"
 	"stoker/store"
 )
 
@@ -167,7 +168,7 @@ type Verification struct {
 }
 
 // Verified is the report, with the processes that are left of workers. The message says of one what is wrong, with a verb for it.
-func Verified(report *store.Report, left []engine.Process, message string) *Verification {
+func Verified(report *store.Report, left []processes.Process, message string) *Verification {
 	for _, p := range left {
 		report.Findings = append(report.Findings, store.Finding{Invariant: store.OneEngine, Message: fmt.Sprintf(message, p)})
 	}
