@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -8,8 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 )
 
 // dbFile is the database's file.
@@ -44,6 +47,37 @@ func TestDamagedDatabase(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A page that cannot be read is found at the start, also one that holds nothing but a part of a large value.
+func TestUnreadablePageOfAValue(t *testing.T) {
+	w := newWorld(t, fastDir(t))
+	w.putProgress(w.admitLines(1), bytes.Repeat([]byte("large checkpoint"), 4096))
+	must(t, w.Close())
+	d, err := openDatabase(w.dbFile(), false)
+	must(t, err)
+	defer d.Close()
+	must(t, d.View(func(tx *bbolt.Tx) error {
+		_, v := tx.Bucket(bucketProgress).Cursor().First()
+		size := os.Getpagesize()
+		second := 2*size - int(uintptr(unsafe.Pointer(&v[0])))%size // the first one has the key, too
+		return unix.Mprotect(v[second:second+size], unix.PROT_NONE)
+	}))
+	if err := d.check(); !errors.Is(err, ErrDamagedDB) {
+		t.Errorf("check: %v", err)
+	}
+}
+
+// BenchmarkOpen is what a start reads of a database: all of it.
+func BenchmarkOpen(b *testing.B) {
+	w := newWorld(b, fastDir(b))
+	w.enterEnded(10_000)
+	must(b, w.Close())
+	for b.Loop() {
+		d, err := openDatabase(w.dbFile(), true)
+		must(b, err)
+		must(b, d.Close())
 	}
 }
 
