@@ -39,14 +39,9 @@ type Batch struct {
 }
 
 // OpenBatch opens a batch that has not ended, and recovers it: whole results behind the last checkpoint are adopted, a
-// torn tail is cut off.
-func (s *Store) OpenBatch(id string) (*Batch, error) {
-	return s.OpenBatchContext(context.Background(), id)
-}
-
-// OpenBatchContext is OpenBatch until the context ends: reading a whole journal may take minutes. A batch that was not
-// opened for that is as it was.
-func (s *Store) OpenBatchContext(ctx context.Context, id string) (*Batch, error) {
+// torn tail is cut off. That may take minutes, where a whole journal is read. A batch that was not opened because the
+// context ended is as it was.
+func (s *Store) OpenBatch(ctx context.Context, id string) (*Batch, error) {
 	b, err := s.openBatch(id, os.O_RDWR)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -191,7 +192,7 @@ func TestBadRecord(t *testing.T) {
 			if states, got, err := w.Census(); err != nil || states[records[0].State] != 1 || len(states) != 1 || len(got) != 1 || got[0].ID != bad {
 				t.Errorf("states %v, bad records %+v, %v", states, got, err)
 			}
-			if _, err := w.OpenBatch(bad); !errors.Is(err, errBadRecord) {
+			if _, err := w.OpenBatch(context.Background(), bad); !errors.Is(err, errBadRecord) {
 				t.Errorf("open: %v", err)
 			}
 			w.finish(good, life{inputOrder: true})

@@ -80,7 +80,7 @@ func (w *world) recoverAny(t *testing.T, id string, content []byte) {
 	t.Helper()
 	path := w.path(id, journalFile)
 	must(t, os.WriteFile(path, content, 0o600))
-	b, err := w.OpenBatch(id)
+	b, err := w.OpenBatch(context.Background(), id)
 	if err != nil {
 		if bytes.HasPrefix(content, []byte(journalHead)) && !bytes.Contains(content, []byte("SJ\x04")) {
 			t.Fatalf("a journal was refused: %v", err)
@@ -110,7 +110,7 @@ func (w *world) recoverAny(t *testing.T, id string, content []byte) {
 // checkReopened opens a complete batch a second time, as after a crash: there is nothing left to recover.
 func checkReopened(t *testing.T, w *world, b *Batch) {
 	t.Helper()
-	again, err := w.OpenBatch(b.Meta.ID)
+	again, err := w.OpenBatch(context.Background(), b.Meta.ID)
 	must(t, err)
 	defer func() { must(t, again.Close()) }()
 	if r := again.Recovered; !again.Complete() || r.CutBytes != 0 || r.Redone != 0 {
@@ -158,7 +158,7 @@ func FuzzDamagedJournal(f *testing.F) {
 		}
 		w.putProgress(id, progress)
 		must(t, os.WriteFile(w.path(id, journalFile), content, 0o600))
-		b, err := w.OpenBatch(id)
+		b, err := w.OpenBatch(context.Background(), id)
 		must(t, err)
 		defer func() { must(t, b.Close()) }()
 		for !w.answeredAll(t, b) {
@@ -259,7 +259,7 @@ func FuzzLineIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		w := w.with(t)
 		must(t, os.WriteFile(w.path(id, indexFile), content, 0o600))
-		b, err := w.OpenBatch(id)
+		b, err := w.OpenBatch(context.Background(), id)
 		if (err == nil) != (len(content) == len(whole)) {
 			t.Fatalf("index of %d bytes: %v", len(content), err)
 		}
@@ -298,7 +298,7 @@ func FuzzMeta(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		w := w.with(t)
 		must(t, os.WriteFile(w.path(id, metaFile), content, 0o600))
-		b, err := w.OpenBatch(id)
+		b, err := w.OpenBatch(context.Background(), id)
 		if _, err := w.Verify(context.Background(), id, w.folders()); err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ func (w *world) life(name string) error {
 	if err != nil {
 		return err
 	}
-	b, err := w.OpenBatch(r.ID)
+	b, err := w.OpenBatch(context.Background(), r.ID)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func TestFullStateIsWaitedFor(t *testing.T) {
 				r, err := w.Admit(context.Background(), a)
 				must(t, err)
 				must(t, w.Fault())
-				b, err := w.OpenBatch(r.ID)
+				b, err := w.OpenBatch(context.Background(), r.ID)
 				must(t, err)
 				must(t, errors.Join(w.complete(b), b.Close()))
 			}

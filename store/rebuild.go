@@ -273,7 +273,7 @@ func (r *rebuild) restoreAll(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := r.restore(id); err != nil {
+		if err := r.restore(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -281,7 +281,7 @@ func (r *rebuild) restoreAll(ctx context.Context) error {
 }
 
 // restore enters a batch as it was accepted, has recovery read its journal, and enters what that tells.
-func (r *rebuild) restore(id string) error {
+func (r *rebuild) restore(ctx context.Context, id string) error {
 	s := &r.next
 	m, err := s.Meta(id)
 	if err == nil && m.ID != id {
@@ -297,11 +297,14 @@ func (r *rebuild) restore(id string) error {
 	if err := s.acceptAgain(m); err != nil {
 		return err
 	}
-	b, err := s.OpenBatch(id)
-	if durable.IsFull(err) || IsScarce(err) { // the machine's, not the batch's
+	b, err := s.OpenBatch(ctx, id)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case durable.IsFull(err), IsScarce(err): // the machine's, not the batch's
 		return err
-	}
-	if err != nil {
+	default:
 		return r.block(id, err)
 	}
 	record, err := b.restoreRecord(r.folders)

@@ -387,6 +387,42 @@ func TestRebuildAgain(t *testing.T) {
 	must(t, w.Close())
 }
 
+// endsSoon is a context that has ended when it is asked a second time.
+type endsSoon struct {
+	context.Context
+	asked bool
+}
+
+func (c *endsSoon) Err() error {
+	if !c.asked {
+		c.asked = true
+		return nil
+	}
+	return context.Canceled
+}
+
+// A rebuild ends when it is told to, also within a journal, and blames no batch for that.
+func TestRebuildEndsWithinAJournal(t *testing.T) {
+	w := newWorld(t, fastDir(t))
+	id := w.admitLines(2)
+	b := w.open(id)
+	w.record(b, 0, "a")
+	must(t, b.Close())
+	before := w.dump()
+	must(t, w.Close())
+	if r, err := Rebuild(&endsSoon{Context: context.Background()}, w.Dir(), w.folders(), true); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %+v, %v", r, err)
+	}
+	reopened, err := Open(w.Dir())
+	must(t, err)
+	w.Store = reopened
+	defer w.Close()
+	if diff := cmp.Diff(before, w.dump(), cmp.AllowUnexported(Progress{}, window{})); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+	w.finish(id, life{})
+}
+
 // TestRandomRebuilds runs batches through random histories, with crashes, and loses the database now and then. In the
 // end every request of every batch has one record and one result.
 func TestRandomRebuilds(t *testing.T) {

@@ -94,7 +94,7 @@ func lines(n int) string {
 
 func (w *world) open(id string) *Batch {
 	w.Helper()
-	b, err := w.OpenBatch(id)
+	b, err := w.OpenBatch(context.Background(), id)
 	must(w, err)
 	return b
 }

@@ -352,7 +352,7 @@ func (d *Dispatcher) open(id string) error {
 // recover opens a batch, for which its whole journal may have to be read.
 func (d *Dispatcher) recover(id string) (*store.Batch, error) {
 	defer d.o.Pulse.Long()()
-	return d.o.Store.OpenBatchContext(d.opening, id)
+	return d.o.Store.OpenBatch(d.opening, id)
 }
 
 // passes reports whether an error tells of a want that others end, not of a damaged batch.

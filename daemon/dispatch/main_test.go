@@ -260,7 +260,7 @@ func (r *rig) records(id string) (completed, failed uint32) {
 // errorLines returns the error records of a finished batch, in input order.
 func (r *rig) errorLines(id string) []string {
 	r.t.Helper()
-	b, err := r.store.OpenBatch(id)
+	b, err := r.store.OpenBatch(context.Background(), id)
 	if err != nil {
 		r.t.Fatal(err)
 	}

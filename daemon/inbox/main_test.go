@@ -243,7 +243,7 @@ func (e elsewhere) RenameNew(from, to string) error {
 // end makes a batch end in the store, and tells the inbox.
 func (r *rig) end(rec *store.Record) {
 	r.t.Helper()
-	b, err := r.store.OpenBatch(rec.ID)
+	b, err := r.store.OpenBatch(context.Background(), rec.ID)
 	if err != nil {
 		r.t.Fatal(err)
 	}

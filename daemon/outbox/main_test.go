@@ -118,7 +118,7 @@ func (r *rig) complete(queue, name string, lines ...string) *store.Batch {
 
 func (r *rig) open(id string) *store.Batch {
 	r.t.Helper()
-	b, err := r.store.OpenBatch(id)
+	b, err := r.store.OpenBatch(context.Background(), id)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -221,7 +221,7 @@ func (x *explorer) look(s *store.Store) (seen sight, err error) {
 	for _, r := range records {
 		b := batch{record: r, records: r.Requests}
 		if !r.State.Ended() {
-			open, err := s.OpenBatch(r.ID)
+			open, err := s.OpenBatch(context.Background(), r.ID)
 			if err != nil {
 				return seen, broken("I7", "%v", err)
 			}
