@@ -33,14 +33,6 @@ func (p *Progress) Has(seq uint32) bool {
 // Records is how many requests have their record.
 func (p *Progress) Records() uint32 { return p.Completed + p.Failed }
 
-// Watermark is the lowest request without a record.
-func (p *Progress) Watermark() uint32 {
-	if len(p.redo) > 0 {
-		return p.redo[0]
-	}
-	return p.done.low
-}
-
 // count enters a result frame, and reports false for a second record of the same request, which does not count.
 func (p *Progress) count(f Frame) (bool, error) {
 	if p.Has(f.Seq) {

@@ -55,8 +55,8 @@ func TestProgressIsASet(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				decoded := roundTrip(t, p)
-				if p.Watermark() != m.low || p.Records() != m.size || p.handed.count() < m.size || p.CompletionTokens != uint64(m.size) {
-					t.Fatalf("watermark %d of %d, %d records of %d", p.Watermark(), m.low, p.Records(), m.size)
+				if p.done.low != m.low || p.Records() != m.size || p.handed.count() < m.size || p.CompletionTokens != uint64(m.size) {
+					t.Fatalf("window at %d of %d, %d records of %d", p.done.low, m.low, p.Records(), m.size)
 				}
 				for seq := uint32(0); seq < m.low+WindowSize; seq += 1 + (m.low+WindowSize)/997 {
 					if p.Has(seq) != m.has[seq] || decoded.Has(seq) != m.has[seq] {
@@ -85,8 +85,8 @@ func TestRedoneRequests(t *testing.T) {
 	}
 	p.redo, p.Completed = []uint32{2, 7}, 8
 	roundTrip(t, p)
-	if p.Watermark() != 2 || p.Has(2) || !p.Has(3) || p.Has(7) {
-		t.Fatalf("watermark %d, has 2: %v", p.Watermark(), p.Has(2))
+	if p.done.low != 10 || !p.Has(1) || p.Has(2) || !p.Has(3) || p.Has(7) {
+		t.Fatalf("window at %d, has 2: %v", p.done.low, p.Has(2))
 	}
 	for _, seq := range []uint32{7, 2} {
 		if fresh, err := p.count(Frame{Kind: KindError, Seq: seq}); !fresh || err != nil {
@@ -96,8 +96,8 @@ func TestRedoneRequests(t *testing.T) {
 			t.Fatalf("%d counted twice", seq)
 		}
 	}
-	if p.Watermark() != 10 || p.Records() != 10 || p.Failed != 2 {
-		t.Fatalf("after all: watermark %d, %d records", p.Watermark(), p.Records())
+	if p.done.low != 10 || len(p.redo) != 0 || p.Records() != 10 || p.Failed != 2 {
+		t.Fatalf("after all: window at %d, %d records, %v run again", p.done.low, p.Records(), p.redo)
 	}
 }
 
