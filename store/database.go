@@ -161,6 +161,18 @@ func (d *database) Close() error {
 	return errors.Join(unix.Flock(int(d.file.Fd()), unix.LOCK_UN), d.file.Close())
 }
 
+// lockExisting is lockDir for what is to be done with a state that must be there.
+func lockExisting(what, dir string, alone bool) (*os.File, error) {
+	lock, err := lockDir(dir, alone)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s state %s: %w", what, dir, ErrNoState)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s state: %w", what, err)
+	}
+	return lock, nil
+}
+
 // lockDir takes the state folder for a process that writes alone, or with others that only read. The database's own lock
 // would not do: it is gone with the file.
 func lockDir(dir string, alone bool) (*os.File, error) {

@@ -178,12 +178,17 @@ func (m *Meta) check(r *Record) error {
 	switch {
 	case m.Schema != metaSchema:
 		return fmt.Errorf("read meta of %s: schema %d is not %d", r.ID, m.Schema, metaSchema)
-	case m.ID != r.ID || m.Name != r.Name || m.Queue != r.Queue || m.Input != r.Input || m.Requests != r.Requests:
+	case !r.fits(m):
 		return fmt.Errorf("read meta of %s: it does not say what the batch's record says", r.ID)
 	case m.MaxLine < 1 || m.Defaults != nil && m.Defaults.Kind() != jsontext.KindBeginObject:
 		return fmt.Errorf("read meta of %s: damaged", r.ID)
 	}
 	return nil
+}
+
+// fits reports whether the record says what was fixed when the batch was accepted.
+func (r *Record) fits(m *Meta) bool {
+	return r.ID == m.ID && r.Name == m.Name && r.Queue == m.Queue && r.Input == m.Input && r.Requests == m.Requests && r.CreatedAt == m.CreatedAt
 }
 
 func newRecord(m *Meta) *Record {

@@ -36,12 +36,20 @@ func OpenOn(fsys durable.FS, dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	h := newHealth()
-	s := &Store{dir: dir, fs: durable.Shared(h.vital(fsys)), lock: lock, health: h, space: durable.SpaceOf, reserved: map[string]struct{}{}}
+	s := newStore(dir, fsys, lock, false)
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// newStore is a store without its database yet.
+func newStore(dir string, fsys durable.FS, lock *os.File, readOnly bool) *Store {
+	h := newHealth()
+	if !readOnly {
+		fsys = durable.Shared(h.vital(fsys))
+	}
+	return &Store{dir: dir, fs: fsys, lock: lock, readOnly: readOnly, health: h, space: durable.SpaceOf, reserved: map[string]struct{}{}}
 }
 
 func makeState(fsys durable.FS, dir string) error {
@@ -192,14 +200,11 @@ func OpenReadOnly(dir string) (*Store, error) { return OpenReadOnlyOn(durable.Lo
 
 // OpenReadOnlyOn is OpenReadOnly with the batch folders on another filesystem.
 func OpenReadOnlyOn(fsys durable.FS, dir string) (*Store, error) {
-	lock, err := lockDir(dir, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("open state %s: %w", dir, ErrNoState)
-	}
+	lock, err := lockExisting("open", dir, false)
 	if err != nil {
-		return nil, fmt.Errorf("open state: %w", err)
+		return nil, err
 	}
-	s := &Store{dir: dir, fs: fsys, lock: lock, readOnly: true, health: newHealth(), space: durable.SpaceOf}
+	s := newStore(dir, fsys, lock, true)
 	if err := s.openReadOnly(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

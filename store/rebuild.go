@@ -51,16 +51,13 @@ type Skipped struct {
 // is moved aside. Without anything wrong it does so only by force. The error is ErrInUse while another process has the
 // state, and ErrNoState if there is none.
 func Rebuild(ctx context.Context, dir string, folders Folders, force bool) (*Rebuilt, error) {
-	lock, err := lockDir(dir, true)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("rebuild state %s: %w", dir, ErrNoState)
-	}
+	lock, err := lockExisting("rebuild", dir, true)
 	if err != nil {
-		return nil, fmt.Errorf("rebuild state: %w", err)
+		return nil, err
 	}
 	defer lock.Close()
 	r := &rebuild{
-		old: Store{dir: dir, fs: durable.Local{}, lock: lock, readOnly: true, health: newHealth(), space: durable.SpaceOf}, folders: folders.complete(),
+		old: newStore(dir, durable.Local{}, lock, true), folders: folders.complete(),
 		report: &Rebuilt{Database: filepath.Join(dir, dbName), States: map[State]int{}, Skipped: []Skipped{}, Claims: []string{}},
 	}
 	if err := r.run(ctx, force); err != nil {
@@ -71,8 +68,8 @@ func Rebuild(ctx context.Context, dir string, folders Folders, force bool) (*Reb
 
 // rebuild is one run of Rebuild.
 type rebuild struct {
-	old     Store
-	next    Store
+	old     *Store
+	next    *Store
 	folders Folders
 	report  *Rebuilt
 }
@@ -168,11 +165,6 @@ func (s *Store) misfit(id string, folders Folders) string {
 	return ""
 }
 
-// fits reports whether the record says what was fixed when the batch was accepted.
-func (r *Record) fits(m *Meta) bool {
-	return r.ID == m.ID && r.Name == m.Name && r.Queue == m.Queue && r.Input == m.Input && r.Requests == m.Requests && r.CreatedAt == m.CreatedAt
-}
-
 // claimDir is where a batch's file is while it is claimed.
 func (s *Store) claimDir(folders Folders, id string) string {
 	return layout.ClaimDir(folders.Inbox, s.instance, id)
@@ -255,8 +247,8 @@ func (r *rebuild) fill(ctx context.Context, tmp string) error {
 		return err
 	}
 	db.bolt.NoSync = true
-	h := newHealth()
-	r.next = Store{dir: r.old.dir, fs: h.vital(r.old.fs), db: db, instance: r.report.Instance, health: h, space: durable.SpaceOf}
+	r.next = newStore(r.old.dir, r.old.fs, nil, false)
+	r.next.db, r.next.instance = db, r.report.Instance
 	err = r.restoreAll(ctx)
 	if err == nil {
 		err = db.bolt.Sync()
@@ -282,7 +274,7 @@ func (r *rebuild) restoreAll(ctx context.Context) error {
 
 // restore enters a batch as it was accepted, has recovery read its journal, and enters what that tells.
 func (r *rebuild) restore(ctx context.Context, id string) error {
-	s := &r.next
+	s := r.next
 	m, err := s.Meta(id)
 	if err == nil && m.ID != id {
 		err = fmt.Errorf("read meta %s: it is of %q", filepath.Join(s.batchDir(id), metaFile), m.ID)
