@@ -156,7 +156,7 @@ func (b *Batch) seek() {
 	}
 }
 
-func (b *Batch) begin() {
+func (b *Batch) noteBegun() {
 	if b.begun == 0 {
 		b.begun = now()
 	}
@@ -198,7 +198,7 @@ func (b *Batch) Rest() (rest []uint32) {
 // HandOut notes that a request is given to the engine, for the first time in this life, and reports whether a former life gave
 // it to one, too: then it counts as run again. Those of damaged results were counted when they were found.
 func (b *Batch) HandOut(seq uint32) (again bool) {
-	b.begin()
+	b.noteBegun()
 	_, counted := slices.BinarySearch(b.progress.redo, seq)
 	if again = b.former.has(seq) && !counted; again {
 		b.progress.Redone++
@@ -251,7 +251,7 @@ func (b *Batch) Append(f Frame) (fresh bool, err error) {
 		if fresh, err = b.progress.count(f); err != nil || !fresh {
 			return fresh, err
 		}
-		b.begin()
+		b.noteBegun()
 	}
 	if err := b.enter(f); err != nil {
 		return false, err

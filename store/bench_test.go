@@ -128,7 +128,7 @@ func (w *world) enterEnded(n int) {
 			r := newRecord(&Meta{ID: NewID(), Name: name, Requests: 1, CreatedAt: now(), Input: Input{
 				Name: name + ".jsonl", SHA256: durable.SumBytes([]byte(name)), Bytes: 1, Snapshot: 1, ModTime: 1,
 			}})
-			r.State, r.EndedAt, r.Published, r.Archived = Completed, now(), name, true
+			r.State, r.EndedAt, r.PublishedAs, r.Archived = Completed, now(), name, true
 			if err := errors.Join(putRecord(tx, r), enterInput(tx, r)); err != nil {
 				return err
 			}

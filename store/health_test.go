@@ -51,7 +51,7 @@ func (w *world) complete(b *Batch) error {
 		err = w.Commit([]Checkpoint{c})
 	}
 	if err == nil {
-		err = b.Begin()
+		err = b.Finalize()
 	}
 	if err == nil {
 		err = b.Publish(&Publication{Name: b.Meta.Name, State: Completed, InputOrder: true})

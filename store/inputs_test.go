@@ -141,7 +141,7 @@ func TestDuplicatesAsTheRecordsSay(t *testing.T) {
 						b := w.open(id)
 						w.answerAll(b)
 						w.commit(b)
-						must(t, errors.Join(b.Begin(), b.Close()))
+						must(t, errors.Join(b.Finalize(), b.Close()))
 						ended[id] = true
 						return
 					}

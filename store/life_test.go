@@ -131,7 +131,7 @@ func TestRecordsOfAnEndedBatch(t *testing.T) {
 	w.finish(id, life{})
 	ended, err := w.Get(id)
 	must(t, err)
-	if ended.State != Completed || ended.Published != "x" || ended.EndedAt == 0 || len(ended.Engines) != 1 {
+	if ended.State != Completed || ended.PublishedAs != "x" || ended.EndedAt == 0 || len(ended.Engines) != 1 {
 		t.Errorf("record %+v", ended)
 	}
 }
@@ -147,14 +147,14 @@ func TestEndIsIdempotent(t *testing.T) {
 	if err := b.End(); err == nil {
 		t.Error("ended without a publication")
 	}
-	must(t, b.Begin())
+	must(t, b.Finalize())
 	begun := b.Record.FinalizingAt
-	must(t, b.Begin())
+	must(t, b.Finalize())
 	w.publish(b, life{stage: func(string) {}})
 	must(t, b.End())
 	ended := *b.Record
 	must(t, b.End())
-	must(t, b.Begin())
+	must(t, b.Finalize())
 	if b.Record.State != Completed || b.Record.EndedAt != ended.EndedAt || b.Record.FinalizingAt != begun {
 		t.Errorf("record %+v became %+v", ended, b.Record)
 	}
@@ -190,7 +190,7 @@ func TestDamagedRecordsRunAgain(t *testing.T) {
 			b := w.open(id)
 			w.answerAll(b)
 			w.commit(b)
-			must(t, b.Begin())
+			must(t, b.Finalize())
 			must(t, b.Publish(&Publication{Name: "x", State: Completed}))
 			w.damageRecord(id, 1)
 			w.damageRecord(id, 3)

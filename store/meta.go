@@ -101,7 +101,7 @@ type Record struct {
 	EndedAt      int64    `json:"ended_at,omitzero"`
 	Engines      []Engine `json:"engines,omitzero"`             // what answered, the first one first
 	Suspects     int      `json:"suspects,omitzero"`            // requests that the engine died with
-	Published    FileName `json:"published,omitzero"`           // the name of its result files, once it has ended
+	PublishedAs  FileName `json:"published,omitzero"`           // the name of its result files, once it has ended
 	Changed      bool     `json:"changed_after_claim,omitzero"` // the input was written to after it was claimed
 	Archived     bool     `json:"archived,omitzero"`            // its input has left .processing
 	Unreadable   string   `json:"unreadable,omitzero"`          // why Rebuild could make no batch of the folder

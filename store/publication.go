@@ -51,8 +51,8 @@ func (b *Batch) Publication() *Publication { return b.publication }
 // Published reports whether the publication is complete and durable.
 func (b *Batch) Published() bool { return b.published }
 
-// Begin marks a complete batch as finalizing: from here on the same file may be dropped again. It may be repeated.
-func (b *Batch) Begin() error {
+// Finalize marks a complete batch as finalizing: from here on the same file may be dropped again. It may be repeated.
+func (b *Batch) Finalize() error {
 	r, err := b.store.update(b.Meta.ID, func(tx *bbolt.Tx, r *Record) error {
 		if r.State != Finalizing && !r.State.Ended() {
 			r.State, r.FinalizingAt = Finalizing, now()
@@ -153,7 +153,7 @@ func (b *Batch) End() error {
 		if !r.State.Ended() {
 			r.EndedAt = now()
 		}
-		r.State, r.Published, r.Changed = p.State, p.Name, p.Changed
+		r.State, r.PublishedAs, r.Changed = p.State, p.Name, p.Changed
 		return dropActive(tx, r)
 	})
 	if err != nil {

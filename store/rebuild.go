@@ -149,7 +149,7 @@ func (s *Store) allIDs() ([]string, error) {
 // the database.
 func (s *Store) misfit(id string, folders Folders) string {
 	r, err := s.Get(id)
-	if errors.Is(err, errBlocked) {
+	if _, blocked := errors.AsType[*blockedError](err); blocked {
 		return "" // a rebuild found the same before
 	}
 	if errors.Is(err, errBadRecord) {
@@ -425,7 +425,7 @@ func (b *Batch) restoreState(r *Record, object batchObject) {
 		}
 	}
 	if b.published {
-		r.State, r.Published, r.Changed = p.State, p.Name, p.Changed
+		r.State, r.PublishedAs, r.Changed = p.State, p.Name, p.Changed
 		r.EndedAt = 1000 * cmp.Or(object.CompletedAt, object.FailedAt, object.FinalizingAt)
 	}
 }

@@ -164,12 +164,13 @@ func getRecord(tx *bbolt.Tx, id string) (*Record, error) {
 	return decodeRecord(id, v)
 }
 
-var (
-	// errBadRecord means that a batch's record cannot be read.
-	errBadRecord = errors.New("bad record")
-	// errBlocked means that a record only says why Rebuild could make none of the batch's folder.
-	errBlocked = errors.New("")
-)
+// errBadRecord means that a batch's record cannot be read.
+var errBadRecord = errors.New("bad record")
+
+// blockedError means that a record only says why Rebuild could make none of the batch's folder.
+type blockedError struct{ reason string }
+
+func (e *blockedError) Error() string { return e.reason }
 
 func ignoreBadRecord(err error) error {
 	if errors.Is(err, errBadRecord) {
@@ -185,7 +186,7 @@ func decodeRecord(id string, v []byte) (*Record, error) {
 	switch {
 	case err != nil:
 	case r.Unreadable != "":
-		err = fmt.Errorf("%w%s", errBlocked, r.Unreadable)
+		err = &blockedError{r.Unreadable}
 	case r.ID != id:
 		err = fmt.Errorf("it is of %q", r.ID)
 	case !r.State.known():
@@ -214,22 +215,4 @@ func getProgress(tx *bbolt.Tx, id string) (*Progress, error) {
 		return nil, fmt.Errorf("read progress of %s: %w", id, err)
 	}
 	return p, nil
-}
-
-// update changes a batch's record in one durable commit.
-func (s *Store) update(id string, change func(tx *bbolt.Tx, r *Record) error) (*Record, error) {
-	var r *Record
-	err := s.write(func(tx *bbolt.Tx) (err error) {
-		if r, err = getRecord(tx, id); err != nil {
-			return err
-		}
-		if err := change(tx, r); err != nil {
-			return err
-		}
-		return putRecord(tx, r)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("update batch %s: %w", id, err)
-	}
-	return r, nil
 }

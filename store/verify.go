@@ -122,7 +122,7 @@ func (v *verifier) verify(ctx context.Context) error {
 	}
 	var err error
 	v.record, err = s.Get(v.id)
-	if errors.Is(err, errBlocked) {
+	if _, blocked := errors.AsType[*blockedError](err); blocked {
 		v.broken(Resumes, s.batchDir(v.id), 0, "%v; %s", err, remedy(s.batchDir(v.id)))
 	}
 	if errors.Is(err, ErrNotFound) || errors.Is(err, errBadRecord) {

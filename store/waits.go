@@ -1,11 +1,8 @@
 package store
 
 import (
-	"errors"
 	"sync"
 	"time"
-
-	"go.etcd.io/bbolt"
 )
 
 // waits are the reads, writes and syncs of the state that are under way. bbolt reads by page faults, so that whatever uses a
@@ -40,20 +37,4 @@ func (s *Store) Waiting() time.Duration {
 		longest = max(longest, time.Since(this.at))
 	}
 	return longest
-}
-
-// view reads the database.
-func (s *Store) view(read func(*bbolt.Tx) error) error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		defer s.health.waits.begin()()
-		return read(tx)
-	})
-}
-
-// errNothing undoes a transaction that was to do nothing.
-var errNothing = errors.New("nothing is to be changed")
-
-// Ping comes back once a change of the database could begin. It changes nothing.
-func (s *Store) Ping() {
-	s.db.Update(func(*bbolt.Tx) error { return errNothing }) // a database that cannot be used any more is told of elsewhere
 }

@@ -166,7 +166,7 @@ func (w *world) finish(id string, l life) {
 	w.commit(b)
 	l.stage("committed")
 	if !b.Published() {
-		must(w, b.Begin())
+		must(w, b.Finalize())
 		l.stage("begun")
 		w.publish(b, l)
 		l.stage("published")

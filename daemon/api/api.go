@@ -117,7 +117,7 @@ func describe(s *store.Store, r *store.Record) (Batch, error) {
 	b := Batch{
 		ID: r.ID, Name: r.Name, Queue: r.Queue, State: r.State, InputName: r.Input.Name, InputSHA256: string(r.Input.SHA256),
 		InputBytes: r.Input.Bytes, Requests: r.Requests, Completed: p.Completed, Failed: p.Failed, Redone: p.Redone,
-		PromptTokens: p.PromptTokens, CompletionTokens: p.CompletionTokens, Engines: r.Engines, Published: r.Published,
+		PromptTokens: p.PromptTokens, CompletionTokens: p.CompletionTokens, Engines: r.Engines, Published: r.PublishedAs,
 		Archived: r.Archived, Changed: r.Changed, CreatedAt: at(r.CreatedAt), InProgressAt: at(r.InProgressAt), FinalizingAt: at(r.FinalizingAt), EndedAt: at(r.EndedAt),
 	}
 	if m, err := s.Meta(r.ID); err == nil {

@@ -266,7 +266,7 @@ func (r *rig) end(rec *store.Record) {
 		}
 	}
 	file.SHA256 = durable.SHA256(fmt.Sprintf("%x", digest.Sum(nil)))
-	if err := b.Begin(); err != nil {
+	if err := b.Finalize(); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := b.Publish(&store.Publication{Name: b.Meta.Name, State: state, InputOrder: true, Files: []store.PublishedFile{file}}); err != nil {

@@ -333,7 +333,7 @@ func isWaitedFor(err error) bool {
 // step that is missing.
 func (p *Publisher) publish(b *store.Batch) error {
 	if !b.Published() {
-		if err := b.Begin(); err != nil {
+		if err := b.Finalize(); err != nil {
 			return err
 		}
 		faults.Crash("publish.finalizing")
@@ -352,7 +352,7 @@ func (p *Publisher) publish(b *store.Batch) error {
 	}
 	p.leave(b)
 	progress := b.Progress()
-	p.o.Logger.Info().Str("batch", b.Meta.ID).Str("state", string(b.Record.State)).Str("name", b.Record.Published.String()).
+	p.o.Logger.Info().Str("batch", b.Meta.ID).Str("state", string(b.Record.State)).Str("name", b.Record.PublishedAs.String()).
 		Uint32("completed", progress.Completed).Uint32("failed", progress.Failed).Uint32("redone", progress.Redone).Msg("batch has ended")
 	if err := b.Close(); err != nil {
 		return err

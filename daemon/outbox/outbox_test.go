@@ -48,7 +48,7 @@ func TestPublishes(t *testing.T) {
 				t.Errorf("%s has mode %s: %v", name, st.Mode(), err)
 			}
 		}
-		if rec := r.ended[0]; rec.State != store.Completed || rec.Published != "x" {
+		if rec := r.ended[0]; rec.State != store.Completed || rec.PublishedAs != "x" {
 			t.Errorf("record is %+v", rec)
 		}
 	})
@@ -96,7 +96,7 @@ func TestGoesOnAfterEachRename(t *testing.T) {
 			b := r.complete("", "x.jsonl", three...)
 			e := edition{p: New(r.o), b: b, dir: r.o.Dir}
 			r.write("other", "")
-			if err := errors.Join(b.Begin(), e.write("x")); err != nil {
+			if err := errors.Join(b.Finalize(), e.write("x")); err != nil {
 				t.Fatal(err)
 			}
 			for _, suffix := range []string{store.SuffixOutput, store.SuffixErrors, store.SuffixBatch}[:n] {
@@ -136,8 +136,8 @@ func TestForeignFiles(t *testing.T) {
 					want = append(want, "x"+suffix)
 				}
 				r.wantFiles(want...)
-				if got := r.read("x~2.batch.json"); !strings.Contains(got, `"x~2.output.jsonl"`) || r.ended[0].Published != "x~2" {
-					t.Errorf("published as %s, batch object is %s", r.ended[0].Published, got)
+				if got := r.read("x~2.batch.json"); !strings.Contains(got, `"x~2.output.jsonl"`) || r.ended[0].PublishedAs != "x~2" {
+					t.Errorf("published as %s, batch object is %s", r.ended[0].PublishedAs, got)
 				}
 				if err := os.RemoveAll(r.path("x" + suffix)); err != nil {
 					t.Fatal(err)
@@ -153,7 +153,7 @@ func TestEqualForeignFile(t *testing.T) {
 		b := r.complete("", "x.jsonl", three...)
 		e := edition{p: New(r.o), b: b, dir: r.o.Dir}
 		r.write("x.batch.json", "theirs")
-		if err := errors.Join(b.Begin(), e.write("x")); err != nil {
+		if err := errors.Join(b.Finalize(), e.write("x")); err != nil {
 			t.Fatal(err)
 		}
 		equal, err := os.ReadFile(e.temp(store.SuffixOutput))
@@ -229,7 +229,7 @@ func TestSweptOutbox(t *testing.T) {
 		b := r.complete("", "x.jsonl", three...)
 		e := edition{p: New(r.o), b: b, dir: r.o.Dir}
 		r.write("other", "")
-		if err := errors.Join(b.Begin(), e.write("x"), os.RemoveAll(r.o.Dir)); err != nil {
+		if err := errors.Join(b.Finalize(), e.write("x"), os.RemoveAll(r.o.Dir)); err != nil {
 			t.Fatal(err)
 		}
 		r.o.InputOrder = false // configured since; what was recorded holds
@@ -249,7 +249,7 @@ func TestHalfRestored(t *testing.T) {
 		b := r.complete("", "x.jsonl", three...)
 		e := edition{p: New(r.o), b: b, dir: r.o.Dir}
 		r.write("other", "")
-		if err := errors.Join(b.Begin(), e.write("x"), os.Remove(e.temp(store.SuffixOutput))); err != nil {
+		if err := errors.Join(b.Finalize(), e.write("x"), os.Remove(e.temp(store.SuffixOutput))); err != nil {
 			t.Fatal(err)
 		}
 		r.write(filepath.Base(e.temp(store.SuffixOutput))+partial, "half")
@@ -267,7 +267,7 @@ func TestRestoredBesideInstalled(t *testing.T) {
 		b := r.complete("", "x.jsonl", three...)
 		e := edition{p: New(r.o), b: b, dir: r.o.Dir}
 		r.write("other", "")
-		err := errors.Join(b.Begin(), e.write("x"), e.installOne(store.SuffixOutput, b.Publication().Files[0].SHA256), os.Remove(e.temp(store.SuffixErrors)))
+		err := errors.Join(b.Finalize(), e.write("x"), e.installOne(store.SuffixOutput, b.Publication().Files[0].SHA256), os.Remove(e.temp(store.SuffixErrors)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -297,7 +297,7 @@ func TestTakenAwayBeforeTheEnd(t *testing.T) {
 		b := r.complete("", "x.jsonl", three...)
 		e := edition{p: New(r.o), b: b, dir: r.o.Dir}
 		r.write("other", "")
-		if err := errors.Join(b.Begin(), e.write("x"), e.install(), os.Remove(r.path("x.output.jsonl"))); err != nil {
+		if err := errors.Join(b.Finalize(), e.write("x"), e.install(), os.Remove(r.path("x.output.jsonl"))); err != nil {
 			t.Fatal(err)
 		}
 		r.run()
@@ -345,7 +345,7 @@ func TestDamagedJournal(t *testing.T) {
 			if recorded {
 				r.write("other", "")
 				e := edition{p: New(r.o), b: b, dir: r.o.Dir}
-				if err := errors.Join(b.Begin(), e.write("x"), os.RemoveAll(r.o.Dir)); err != nil {
+				if err := errors.Join(b.Finalize(), e.write("x"), os.RemoveAll(r.o.Dir)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -478,7 +478,7 @@ func TestCrashBeforeTheEnd(t *testing.T) {
 		b := r.complete("", "x.jsonl", three...)
 		r.run()
 		r.stop()
-		if err := errors.Join(b.Begin(), r.publisher.publishFiles(b)); err != nil {
+		if err := errors.Join(b.Finalize(), r.publisher.publishFiles(b)); err != nil {
 			t.Fatal(err)
 		}
 		id := b.Meta.ID

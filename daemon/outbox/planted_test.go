@@ -53,7 +53,7 @@ func TestPlantedResults(t *testing.T) {
 						b := r.complete("", "x.jsonl", three...)
 						if recorded {
 							e := edition{p: New(r.o), b: b, dir: r.o.Dir}
-							if err := b.Begin(); err != nil {
+							if err := b.Finalize(); err != nil {
 								t.Fatal(err)
 							}
 							if err := e.write("x"); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 
@@ -10,6 +11,32 @@ import (
 	"stoker/store/durable"
 	"stoker/store/faults"
 )
+
+// view reads the database.
+func (s *Store) view(read func(*bbolt.Tx) error) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		defer s.health.waits.begin()()
+		return read(tx)
+	})
+}
+
+// update changes a batch's record in one durable commit.
+func (s *Store) update(id string, change func(tx *bbolt.Tx, r *Record) error) (*Record, error) {
+	var r *Record
+	err := s.write(func(tx *bbolt.Tx) (err error) {
+		if r, err = getRecord(tx, id); err != nil {
+			return err
+		}
+		if err := change(tx, r); err != nil {
+			return err
+		}
+		return putRecord(tx, r)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("update batch %s: %w", id, err)
+	}
+	return r, nil
+}
 
 // change is what one caller wants of a commit. It may be made more than once: only the last time counts.
 type change struct {
@@ -83,4 +110,12 @@ func (s *Store) lastCommit() (txid int) {
 		return nil
 	})
 	return txid
+}
+
+// errNothing undoes a transaction that was to do nothing.
+var errNothing = errors.New("nothing is to be changed")
+
+// Ping comes back once a change of the database could begin. It changes nothing.
+func (s *Store) Ping() {
+	s.db.Update(func(*bbolt.Tx) error { return errNothing }) // a database that cannot be used any more is told of elsewhere
 }
