@@ -74,7 +74,7 @@ func BenchmarkRecoveryScan(b *testing.B) {
 	_, batch := benchBatch(b, 50_000, 50_000)
 	b.SetBytes(batch.journal.offset)
 	for b.Loop() {
-		_, err := scanJournal(batch.journal.f, int64(len(journalHead)), batch.journal.offset, false, func(int64, Frame) error { return nil })
+		_, err := scanJournal(batch.journal.f, journalStart, batch.journal.offset, false, func(int64, Frame) error { return nil })
 		must(b, err)
 	}
 }

@@ -23,10 +23,11 @@ import (
 // All integers are little-endian. A frame is valid whole or not at all: the CRC covers both parts, so that a torn tail
 // is recognised wherever it was torn.
 const (
-	journalHead = "STOKERJ1"
-	headerSize  = 32
-	magic0      = 'S'
-	magic1      = 'J'
+	journalHead  = "STOKERJ1"
+	journalStart = int64(len(journalHead)) // offset of the first frame
+	headerSize   = 32
+	magic0       = 'S'
+	magic1       = 'J'
 	// MaxPayload is how many bytes a frame holds. It bounds what a damaged length field can make a reader allocate.
 	MaxPayload = 1 << 30
 )
@@ -235,22 +236,32 @@ func tornOrNil(err error) error {
 
 // readFrameAt returns the frame at an offset, with a payload of its own, or errTorn.
 func readFrameAt(f source, at, end int64) (Frame, error) {
-	var header [headerSize]byte
-	if _, err := f.ReadAt(header[:], at); err != nil {
-		return Frame{}, tornOr(err)
+	return readFrame(func(offset int64, length int) ([]byte, error) {
+		b := make([]byte, length)
+		_, err := f.ReadAt(b, offset)
+		return b, tornOr(err)
+	}, at, end)
+}
+
+// readFrame returns the frame at an offset, or errTorn. Its payload is what read returned.
+func readFrame(read func(offset int64, length int) ([]byte, error), at, end int64) (Frame, error) {
+	header, err := read(at, headerSize)
+	if err != nil {
+		return Frame{}, err
 	}
-	frame, length, crc, ok := parseHeader(header[:])
+	f, length, crc, ok := parseHeader(header)
 	if !ok || at+headerSize+int64(length) > end {
 		return Frame{}, errTorn
 	}
-	frame.Payload = make([]byte, length)
-	if _, err := f.ReadAt(frame.Payload, at+headerSize); err != nil {
-		return Frame{}, tornOr(err)
+	whole, err := read(at, headerSize+int(length))
+	if err != nil {
+		return Frame{}, err
 	}
-	if frameCRC(header[:], frame.Payload) != crc {
+	f.Payload = whole[headerSize:]
+	if frameCRC(whole, f.Payload) != crc {
 		return Frame{}, errTorn
 	}
-	return frame, nil
+	return f, nil
 }
 
 // journal appends frames to a batch's journal file. Frames are buffered: they reach the file with flush and are durable
@@ -274,7 +285,7 @@ func createJournal(fsys durable.FS, path string) (*journal, error) {
 		f.Close()
 		return nil, err
 	}
-	return &journal{f: f, offset: int64(len(journalHead))}, nil
+	return &journal{f: f, offset: journalStart}, nil
 }
 
 // openJournal opens a journal for appending at its end. Recovery mends a head and a tail that are cut off before.
@@ -327,7 +338,7 @@ func (j *journal) mendHead() error {
 	if _, err := j.f.WriteAt([]byte(journalHead), 0); err != nil {
 		return fmt.Errorf("mend journal: %w", err)
 	}
-	j.offset, j.badHead = max(j.offset, int64(len(journalHead))), false
+	j.offset, j.badHead = max(j.offset, journalStart), false
 	return nil
 }
 

@@ -48,7 +48,7 @@ func scanned(t testing.TB, f source, resync bool) (frames []Frame, valid int64) 
 	t.Helper()
 	st, err := f.Stat()
 	must(t, err)
-	valid, err = scanJournal(f, int64(len(journalHead)), st.Size(), resync, func(_ int64, f Frame) error {
+	valid, err = scanJournal(f, journalStart, st.Size(), resync, func(_ int64, f Frame) error {
 		f.Payload = bytes.Clone(f.Payload)
 		frames = append(frames, f)
 		return nil

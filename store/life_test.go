@@ -171,7 +171,7 @@ func (w *world) damageRecord(id string, seq uint32) {
 	st, err := f.Stat()
 	must(w, err)
 	at := int64(0)
-	_, err = scanJournal(f, int64(len(journalHead)), st.Size(), true, func(offset int64, f Frame) error {
+	_, err = scanJournal(f, journalStart, st.Size(), true, func(offset int64, f Frame) error {
 		if f.Kind.IsResult() && f.Seq == seq {
 			at = offset
 		}

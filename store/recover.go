@@ -34,8 +34,8 @@ func (b *Batch) recover(ctx context.Context) error {
 // Checked is how far the checkpoint covers it.
 func (b *Batch) readJournal(ctx context.Context) (checked int64, err error) {
 	checked = b.progress.Offset
-	if checked < int64(len(journalHead)) || checked > b.journal.offset {
-		checked = int64(len(journalHead)) // the checkpoint is damaged, or ahead of the journal
+	if checked < journalStart || checked > b.journal.offset {
+		checked = journalStart // the checkpoint is damaged, or ahead of the journal
 		b.Recovered.Rescanned = true
 	}
 	read := b.readTail
@@ -147,7 +147,7 @@ func (b *Batch) readControlFrames(journal source) error {
 	if b.Record.State != Finalizing && b.Record.Suspects == 0 {
 		return nil
 	}
-	_, err := scanJournal(journal, int64(len(journalHead)), b.progress.Offset, true, func(_ int64, f Frame) error {
+	_, err := scanJournal(journal, journalStart, b.progress.Offset, true, func(_ int64, f Frame) error {
 		return b.enter(f)
 	})
 	return err

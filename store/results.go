@@ -59,19 +59,25 @@ func (r *Results) build() error {
 		return err
 	}
 	w := offsetWriter{f: r.offsets}
-	j := r.batch.journal
-	_, err := scanJournal(j.f, int64(len(journalHead)), j.offset, true, func(at int64, f Frame) error {
-		if !f.Kind.IsResult() || f.Seq >= r.batch.Meta.Requests {
-			return nil
-		}
-		return w.put(f.Seq, at)
-	})
+	err := r.batch.eachResult(func(at int64, f Frame) error { return w.put(f.Seq, at) })
 	if err == nil {
 		err = w.flush()
 	}
 	if err == nil {
 		err = r.findMissing()
 	}
+	return err
+}
+
+// eachResult calls visit for each result of the journal that is of one of the batch's requests, with its offset, in the order
+// in which they finished. The payload is valid only during the call.
+func (b *Batch) eachResult(visit func(at int64, f Frame) error) error {
+	_, err := scanJournal(b.journal.f, journalStart, b.journal.offset, true, func(at int64, f Frame) error {
+		if !f.Kind.IsResult() || f.Seq >= b.Meta.Requests {
+			return nil
+		}
+		return visit(at, f)
+	})
 	return err
 }
 
@@ -148,11 +154,7 @@ func (r *Results) eachByInput(visit func(Frame) error) error {
 }
 
 func (r *Results) eachByCompletion(visit func(Frame) error) error {
-	j := r.batch.journal
-	_, err := scanJournal(j.f, int64(len(journalHead)), j.offset, true, func(at int64, f Frame) error {
-		if !f.Kind.IsResult() || f.Seq >= r.batch.Meta.Requests {
-			return nil
-		}
+	return r.batch.eachResult(func(at int64, f Frame) error {
 		var b [8]byte
 		if _, err := r.offsets.ReadAt(b[:], int64(f.Seq)*8); err != nil {
 			return err
@@ -162,7 +164,6 @@ func (r *Results) eachByCompletion(visit func(Frame) error) error {
 		}
 		return visit(f)
 	})
-	return err
 }
 
 func (t *Totals) count(f Frame) {
@@ -256,21 +257,9 @@ type frameCache struct {
 }
 
 func (c *frameCache) read(at int64) (Frame, error) {
-	header, err := c.block.read(c.f, at, headerSize)
-	if err != nil {
-		return Frame{}, err
+	f, err := readFrame(func(offset int64, length int) ([]byte, error) { return c.block.read(c.f, offset, length) }, at, c.end)
+	if errors.Is(err, errTorn) {
+		err = ErrDamaged
 	}
-	f, length, crc, ok := parseHeader(header)
-	if !ok || at+headerSize+int64(length) > c.end {
-		return Frame{}, ErrDamaged
-	}
-	whole, err := c.block.read(c.f, at, headerSize+int(length))
-	if err != nil {
-		return Frame{}, err
-	}
-	f.Payload = whole[headerSize:]
-	if frameCRC(whole[:headerSize], f.Payload) != crc {
-		return Frame{}, ErrDamaged
-	}
-	return f, nil
+	return f, err
 }

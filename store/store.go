@@ -208,7 +208,7 @@ func putRecord(tx *bbolt.Tx, r *Record) error {
 func getProgress(tx *bbolt.Tx, id string) (*Progress, error) {
 	v := tx.Bucket(bucketProgress).Get([]byte(id))
 	if v == nil {
-		return &Progress{Offset: int64(len(journalHead))}, nil
+		return &Progress{Offset: journalStart}, nil
 	}
 	p, err := decodeProgress(v)
 	if err != nil {

@@ -152,7 +152,7 @@ func TestEachInvariant(t *testing.T) {
 		}, Resumes, "", 0},
 		{"redone out of nothing", "running", func(w *world, id string) {
 			w.rewriteJournal(id, func([]Frame) []Frame { return nil })
-			w.putProgress(id, (&Progress{Offset: int64(len(journalHead)), Redone: 3}).encode())
+			w.putProgress(id, (&Progress{Offset: journalStart, Redone: 3}).encode())
 		}, RedoBounded, "/stoker.db", 0},
 		{"half a database", "running", func(w *world, id string) { write(w, w.Dir(), "stoker.db.7.tmp") }, NoLeftovers, "/stoker.db.7.tmp", 0},
 		{"scratch file of an ended batch", "archived", func(w *world, id string) { write(w, w.path(id, "stoker-1.tmp")) }, NoLeftovers, "/stoker-1.tmp", 0},

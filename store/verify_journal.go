@@ -9,7 +9,7 @@ import (
 
 // checkJournal reads the checkpointed part of the journal frame by frame, and holds it against the checkpoint.
 func (v *verifier) checkJournal(ctx context.Context) error {
-	b, start := v.batch, int64(len(journalHead))
+	b, start := v.batch, journalStart
 	end, known := v.checkpoint()
 	v.offsets = make([]int64, b.Meta.Requests)
 	var damage []span
@@ -45,10 +45,10 @@ func (v *verifier) checkJournal(ctx context.Context) error {
 func (v *verifier) checkpoint() (end int64, known bool) {
 	p, j := &v.batch.progress, v.batch.journal
 	switch {
-	case p.Offset < int64(len(journalHead)) && !v.record.State.Ended():
+	case p.Offset < journalStart && !v.record.State.Ended():
 		v.note(v.store.db.Path(), "the checkpoint is damaged; the next start reads the journal instead, which has %d bytes", j.offset)
 		return j.offset, false
-	case p.Offset < int64(len(journalHead)):
+	case p.Offset < journalStart:
 		v.broken(CheckpointOK, v.store.db.Path(), 0, "the checkpoint is damaged; the journal tells what is done")
 		return j.offset, false
 	case p.Offset > j.offset:

@@ -187,17 +187,15 @@ func (v *verifier) checkRecorded(p *Publication, files map[string]*contents) {
 
 // eachRecord calls visit for the first record of each request.
 func (v *verifier) eachRecord(inputOrder bool, visit func(Frame) error) error {
-	j := v.batch.journal
 	if !inputOrder {
-		_, err := scanJournal(j.f, int64(len(journalHead)), j.offset, true, func(at int64, f Frame) error {
-			if !f.Kind.IsResult() || f.Seq >= v.batch.Meta.Requests || v.offsets[f.Seq] != at {
+		return v.batch.eachResult(func(at int64, f Frame) error {
+			if v.offsets[f.Seq] != at {
 				return nil
 			}
 			return visit(f)
 		})
-		return err
 	}
-	frames := frameCache{f: j.f, end: j.offset}
+	frames := frameCache{f: v.batch.journal.f, end: v.batch.journal.offset}
 	for _, at := range v.offsets {
 		if at == 0 {
 			continue
