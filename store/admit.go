@@ -11,6 +11,7 @@ import (
 
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/journal"
 )
 
 var (
@@ -105,16 +106,8 @@ func (s *Store) admit(ctx context.Context, dir string, a Admission) (*Record, er
 		return nil, err
 	}
 	defer s.unreserve(a.Queue, m.Name) // bbolt holds it from here on
-	j, err := createJournal(s.fs, filepath.Join(dir, journalFile))
-	if err != nil {
+	if err := journal.Create(s.fs, filepath.Join(dir, journalFile)); err != nil {
 		return nil, err
-	}
-	err = j.f.Sync()
-	if cerr := j.close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return nil, fmt.Errorf("create journal: %w", err)
 	}
 	if err := writeMeta(s.fs, dir, m); err != nil { // syncs dir
 		return nil, err

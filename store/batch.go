@@ -10,6 +10,7 @@ import (
 
 	"stoker/store/batchfile"
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // Batch is an open batch: its requests to read and its journal to append to. It belongs to one goroutine at a time.
@@ -22,7 +23,7 @@ type Batch struct {
 	store       *Store
 	dir         string
 	snapshot    snapshotReader
-	journal     *journal
+	journal     *journal.Journal
 	progress    Progress
 	suspects    map[uint32]int
 	publication *Publication
@@ -106,7 +107,7 @@ func (s *Store) openBatch(id string, mode int) (_ *Batch, err error) {
 	if b.snapshot.index, err = s.fs.OpenFile(filepath.Join(b.dir, indexFile), os.O_RDONLY, 0); err != nil {
 		return nil, err
 	}
-	b.journal, err = openJournal(s.fs, filepath.Join(b.dir, journalFile), mode)
+	b.journal, err = journal.Open(s.fs, filepath.Join(b.dir, journalFile), mode)
 	return b, err
 }
 
@@ -114,7 +115,7 @@ func (s *Store) openBatch(id string, mode int) (_ *Batch, err error) {
 func (b *Batch) Close() error {
 	var err error
 	if b.journal != nil {
-		err = errors.Join(b.journal.flush(), b.journal.close())
+		err = errors.Join(b.journal.Flush(), b.journal.Close())
 	}
 	for _, f := range []durable.File{b.snapshot.input, b.snapshot.index} {
 		if f != nil {
@@ -243,7 +244,7 @@ func (b *Batch) Request(seq uint32) (batchfile.Request, error) {
 
 // Append adds a result or a suspect to the journal. A result for a request that has one is ignored, which fresh
 // reports. After ENOSPC the frame is kept and written with the next one.
-func (b *Batch) Append(f Frame) (fresh bool, err error) {
+func (b *Batch) Append(f journal.Frame) (fresh bool, err error) {
 	if f.Seq >= b.Meta.Requests {
 		return false, fmt.Errorf("batch %s: append frame of request %d: there are %d", b.Meta.ID, f.Seq, b.Meta.Requests)
 	}
@@ -256,27 +257,27 @@ func (b *Batch) Append(f Frame) (fresh bool, err error) {
 	if err := b.enter(f); err != nil {
 		return false, err
 	}
-	if err := b.journal.append(f); err != nil {
+	if err := b.journal.Append(f); err != nil {
 		return false, fmt.Errorf("batch %s: %w", b.Meta.ID, err)
 	}
 	return true, nil
 }
 
 // Buffered is how many bytes of frames wait to be written, because there was no room for them.
-func (b *Batch) Buffered() int { return len(b.journal.buf) }
+func (b *Batch) Buffered() int { return b.journal.Buffered() }
 
 // Size is how many bytes the batch's records take up, a little more than their result files do.
-func (b *Batch) Size() int64 { return b.journal.offset }
+func (b *Batch) Size() int64 { return b.journal.Size() }
 
 // Flush hands appended frames to the operating system: they survive the death of the process, not a power cut. Which
 // requests were handed out goes with them, so that the next life can say what it runs again.
 func (b *Batch) Flush() error {
 	if low := b.progress.handed.low; low > b.noted || len(b.unnoted) > 0 {
-		f := Frame{Kind: KindHanded, Seq: low, Payload: encodeSeqs(b.unnoted)}
+		f := journal.Frame{Kind: journal.KindHanded, Seq: low, Payload: encodeSeqs(b.unnoted)}
 		b.noted, b.unnoted = low, b.unnoted[:0]
-		if err := b.journal.append(f); err != nil {
+		if err := b.journal.Append(f); err != nil {
 			return err
 		}
 	}
-	return b.journal.flush()
+	return b.journal.Flush()
 }

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // benchPayload is as long as a short answer in the OpenAI form.
@@ -25,7 +26,7 @@ func benchBatch(b *testing.B, n, records int) (*world, *Batch) {
 	batch := w.open(w.admitLines(n))
 	b.Cleanup(func() { batch.Close() })
 	for seq := range uint32(records) {
-		_, err := batch.Append(Frame{Kind: KindOutput, Seq: seq, Payload: benchPayload(seq)})
+		_, err := batch.Append(journal.Frame{Kind: journal.KindOutput, Seq: seq, Payload: benchPayload(seq)})
 		must(b, err)
 	}
 	must(b, batch.Flush())
@@ -39,7 +40,7 @@ func BenchmarkAppend(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for seq := range uint32(b.N) {
-		_, err := batch.Append(Frame{Kind: KindOutput, Seq: seq, Payload: payload})
+		_, err := batch.Append(journal.Frame{Kind: journal.KindOutput, Seq: seq, Payload: payload})
 		must(b, err)
 	}
 }
@@ -61,7 +62,7 @@ func BenchmarkCommit(b *testing.B) {
 			b.StartTimer()
 		}
 		for range perCommit {
-			_, err := batch.Append(Frame{Kind: KindOutput, Seq: seq, Payload: payload})
+			_, err := batch.Append(journal.Frame{Kind: journal.KindOutput, Seq: seq, Payload: payload})
 			must(b, err)
 			seq++
 		}
@@ -72,9 +73,9 @@ func BenchmarkCommit(b *testing.B) {
 
 func BenchmarkRecoveryScan(b *testing.B) {
 	_, batch := benchBatch(b, 50_000, 50_000)
-	b.SetBytes(batch.journal.offset)
+	b.SetBytes(batch.journal.Size())
 	for b.Loop() {
-		_, err := scanJournal(batch.journal.f, journalStart, batch.journal.offset, false, func(int64, Frame) error { return nil })
+		_, err := batch.journal.Scan(b.Context(), journal.Start, batch.journal.Size(), false, func(int64, journal.Frame) error { return nil })
 		must(b, err)
 	}
 }
@@ -86,8 +87,8 @@ func BenchmarkResults(b *testing.B) {
 	results, err := batch.Results()
 	must(b, err)
 	defer results.Close()
-	must(b, results.Each(true, func(f Frame) error {
-		b.SetBytes(f.size())
+	must(b, results.Each(true, func(f journal.Frame) error {
+		b.SetBytes(f.Size())
 		return nil
 	}))
 }
@@ -150,7 +151,7 @@ func BenchmarkVerify(b *testing.B) {
 	w, batch := benchBatch(b, 50_000, 0)
 	w.answerAll(batch)
 	w.commit(batch)
-	b.SetBytes(batch.journal.offset)
+	b.SetBytes(batch.journal.Size())
 	for b.Loop() {
 		w.checkClean()
 	}

@@ -8,14 +8,14 @@ import (
 	"go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
 
-	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/journal"
 )
 
 // Checkpoint is a batch's progress at one moment, for Store.Commit to make durable.
 type Checkpoint struct {
 	id       string
-	journal  durable.File
+	journal  *journal.Journal
 	progress []byte
 	suspects int
 	begun    int64
@@ -28,12 +28,12 @@ func (b *Batch) Checkpoint(engine Engine) (Checkpoint, error) {
 	if err := b.noteEngine(engine); err != nil {
 		return Checkpoint{}, fmt.Errorf("batch %s: %w", b.Meta.ID, err)
 	}
-	if err := b.journal.flush(); err != nil {
+	if err := b.journal.Flush(); err != nil {
 		return Checkpoint{}, fmt.Errorf("batch %s: %w", b.Meta.ID, err)
 	}
-	b.progress.Offset = b.journal.offset
+	b.progress.Offset = b.journal.Size()
 	return Checkpoint{
-		id: b.Meta.ID, journal: b.journal.f, progress: b.progress.encode(), suspects: len(b.suspects),
+		id: b.Meta.ID, journal: b.journal, progress: b.progress.encode(), suspects: len(b.suspects),
 		begun: b.begun, engine: engine, Results: b.progress.Records(),
 	}, nil
 }
@@ -54,7 +54,7 @@ func (b *Batch) noteEngine(e Engine) error {
 		return fmt.Errorf("encode engine frame: %w", err)
 	}
 	b.engines = append(b.engines, e)
-	return b.journal.append(Frame{Kind: KindEngine, Payload: payload})
+	return b.journal.Append(journal.Frame{Kind: journal.KindEngine, Payload: payload})
 }
 
 // Commit makes checkpoints durable: it syncs the journals, then writes all progress in one transaction. A
@@ -85,7 +85,7 @@ func syncJournals(checkpoints []Checkpoint) error {
 	all.SetLimit(syncsAtOnce)
 	for _, c := range checkpoints {
 		all.Go(func() error {
-			if err := datasync(c.journal); err != nil {
+			if err := c.journal.Datasync(); err != nil {
 				return fmt.Errorf("sync journal of %s: %w", c.id, err)
 			}
 			return nil

@@ -24,6 +24,7 @@ import (
 	"stoker/store/batchfile"
 	"stoker/store/batchfile/check"
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // fuzzWorld is a world with one batch of three requests, whose folder a fuzz target damages.
@@ -54,12 +55,12 @@ func (w *world) forget(id string) {
 // FuzzRecoverJournal opens a batch whose journal holds arbitrary bytes: only valid frames are adopted, and the batch goes
 // on to its end.
 func FuzzRecoverJournal(f *testing.F) {
-	result := Frame{Kind: KindOutput, Seq: 1, Status: 200, Payload: []byte(`{"custom_id":"r1","response":"a"}`)}
-	whole := encodeFrames(result, Frame{Kind: KindSuspect, Seq: 0, Status: 1})
+	result := journal.Frame{Kind: journal.KindOutput, Seq: 1, Status: 200, Payload: []byte(`{"custom_id":"r1","response":"a"}`)}
+	whole := encodeFrames(f, result, journal.Frame{Kind: journal.KindSuspect, Seq: 0, Status: 1})
 	for _, content := range [][]byte{
-		whole, whole[:len(whole)-3], flip(whole, 20), []byte(journalHead[:4]), {},
-		encodeFrames(result, result, Frame{Kind: KindError, Seq: 99}),
-		encodeFrames(Frame{Kind: KindHanded, Seq: 1<<32 - 1}, Frame{Kind: KindDone}, Frame{Kind: KindPublish, Payload: []byte(`{}`)}),
+		whole, whole[:len(whole)-3], flip(whole, 20), whole[:4], {},
+		encodeFrames(f, result, result, journal.Frame{Kind: journal.KindError, Seq: 99}),
+		encodeFrames(f, journal.Frame{Kind: journal.KindHanded, Seq: 1<<32 - 1}, journal.Frame{Kind: journal.KindDone}, journal.Frame{Kind: journal.KindPublish, Payload: []byte(`{}`)}),
 	} {
 		f.Add(content, false)
 		f.Add(content, true)
@@ -78,24 +79,25 @@ func FuzzRecoverJournal(f *testing.F) {
 // recoverAny opens a batch with this journal, and takes it to its end.
 func (w *world) recoverAny(t *testing.T, id string, content []byte) {
 	t.Helper()
+	head := encodeFrames(t)
 	path := w.path(id, journalFile)
 	must(t, os.WriteFile(path, content, 0o600))
 	b, err := w.OpenBatch(context.Background(), id)
 	if err != nil {
-		if bytes.HasPrefix(content, []byte(journalHead)) && !bytes.Contains(content, []byte("SJ\x04")) {
+		if bytes.HasPrefix(content, head) && !bytes.Contains(content, []byte("SJ\x04")) {
 			t.Fatalf("a journal was refused: %v", err)
 		}
 		return // no journal at all, or a publish frame with a right CRC and a wrong payload
 	}
 	defer func() { must(t, b.Close()) }()
 	got, _ := os.ReadFile(path)
-	if frames, ok := bytes.CutPrefix(got, []byte(journalHead)); len(content) >= len(journalHead) && (!ok || !bytes.HasPrefix(content[len(journalHead):], frames)) {
+	if frames, ok := bytes.CutPrefix(got, head); len(content) >= len(head) && (!ok || !bytes.HasPrefix(content[len(head):], frames)) {
 		t.Fatal("recovery did more than mend the head and cut the tail off")
 	}
 	wasPublished := b.Published()
 	for seq, ok := b.Next(); ok; seq, ok = b.Next() {
 		wasPublished = false
-		fresh, err := b.Append(Frame{Kind: KindError, Seq: seq, Payload: []byte("{}")})
+		fresh, err := b.Append(journal.Frame{Kind: journal.KindError, Seq: seq, Payload: []byte("{}")})
 		if err != nil || !fresh {
 			t.Fatalf("request %d was handed out: %v, %v", seq, fresh, err)
 		}
@@ -120,7 +122,7 @@ func checkReopened(t *testing.T, w *world, b *Batch) {
 	must(t, err)
 	defer results.Close()
 	n := uint32(0)
-	must(t, results.Each(true, func(f Frame) error {
+	must(t, results.Each(true, func(f journal.Frame) error {
 		if f.Seq != n || !f.Kind.IsResult() {
 			t.Fatalf("result %d is of request %d, kind %d", n, f.Seq, f.Kind)
 		}
@@ -153,7 +155,7 @@ func FuzzDamagedJournal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, size, at uint16, mask byte) {
 		w := w.with(t)
 		content := bytes.Clone(whole[:min(int(size), len(whole))])
-		if int(at) < len(content) && int(at) >= len(journalHead) {
+		if int(at) < len(content) && int64(at) >= journal.Start {
 			content[at] ^= mask
 		}
 		w.putProgress(id, progress)
@@ -172,14 +174,14 @@ func FuzzDamagedJournal(f *testing.F) {
 func (w *world) answeredAll(t *testing.T, b *Batch) bool {
 	t.Helper()
 	for seq, ok := b.Next(); ok; seq, ok = b.Next() {
-		_, err := b.Append(Frame{Kind: KindOutput, Seq: seq, Payload: fmt.Appendf(nil, `{"custom_id":"r%d"}`, seq)})
+		_, err := b.Append(journal.Frame{Kind: journal.KindOutput, Seq: seq, Payload: fmt.Appendf(nil, `{"custom_id":"r%d"}`, seq)})
 		must(t, err)
 	}
 	if !b.Complete() {
 		t.Fatalf("no more requests, but %d of %d have a record", b.Progress().Records(), b.Meta.Requests)
 	}
 	results, err := b.Results()
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, journal.ErrDamaged) {
 		return false
 	}
 	must(t, err)

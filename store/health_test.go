@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"stoker/store/durable"
+	"stoker/store/journal"
 	"stoker/test/faultfs"
 )
 
@@ -42,7 +43,7 @@ func (w *world) life(name string) error {
 // complete records all requests, commits and ends the batch.
 func (w *world) complete(b *Batch) error {
 	for seq, ok := b.Next(); ok; seq, ok = b.Next() {
-		if _, err := b.Append(Frame{Kind: KindOutput, Seq: seq, Payload: []byte(`{}`)}); err != nil {
+		if _, err := b.Append(journal.Frame{Kind: journal.KindOutput, Seq: seq, Payload: []byte(`{}`)}); err != nil {
 			return err
 		}
 	}

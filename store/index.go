@@ -32,6 +32,8 @@ const (
 	rowTooLong                        // longer than max_line: not read again
 )
 
+var crcTable = crc32.MakeTable(crc32.Castagnoli)
+
 type row struct {
 	offset int64
 	length uint32
@@ -114,7 +116,7 @@ func (w *indexWriter) markDuplicate(seq, firstSeq uint32) error {
 	return err
 }
 
-func readRow(f source, seq uint32) (row, error) {
+func readRow(f durable.Source, seq uint32) (row, error) {
 	var b [rowSize]byte
 	if _, err := f.ReadAt(b[:], int64(seq)*rowSize); err != nil {
 		return row{}, indexError(f, seq, err)
@@ -123,7 +125,7 @@ func readRow(f source, seq uint32) (row, error) {
 	return r, indexError(f, seq, err)
 }
 
-func indexError(f source, seq uint32, err error) error {
+func indexError(f durable.Source, seq uint32, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -133,96 +135,12 @@ func indexError(f source, seq uint32, err error) error {
 // snapshotReader reads requests of a snapshot, fast in nearly the order of the lines.
 type snapshotReader struct {
 	input, index durable.File
-	rows         block
-	text         block
-}
-
-// block is the part of a file that was read last. Where reads jump about, so that it is of little use, it is left as it is for a
-// while, and they take no more than they need.
-type block struct {
-	at    int64
-	buf   []byte
-	used  int    // reads that it answered since it was loaded
-	alone int    // bytes to be read without loading another one
-	one   []byte // what was last read so
-	end   int64  // where the last read ended
-	inRow int    // reads that each began where the one before ended
-}
-
-const (
-	blockSize  = 1 << 20
-	worthwhile = 8 // reads that a block should answer, at least; as many in a row promise that
-)
-
-// read returns length bytes of f at offset, valid until the next read.
-func (b *block) read(f source, offset int64, length int) ([]byte, error) {
-	if b.inRow++; offset != b.end {
-		b.inRow = 0
-	}
-	b.end = offset + int64(length)
-	if offset >= b.at && offset-b.at <= int64(len(b.buf)-length) {
-		b.used++
-		start := offset - b.at
-		return b.buf[start : start+int64(length)], nil
-	}
-	switch {
-	case b.inRow >= worthwhile:
-		b.alone = 0
-	case len(b.buf) > 0 && b.used < worthwhile:
-		b.used, b.alone = worthwhile, blockSize // then another one is tried, which doubles what is read at most
-	}
-	if b.alone > 0 {
-		b.alone -= length
-		return b.readOne(f, offset, length)
-	}
-	if err := b.load(f, offset, length); err != nil {
-		return nil, err
-	}
-	start := offset - b.at
-	return b.buf[start : start+int64(length)], nil
-}
-
-// readOne reads that and nothing more.
-func (b *block) readOne(f source, offset int64, length int) ([]byte, error) {
-	b.one = fitted(b.one, length)
-	if _, err := f.ReadAt(b.one, offset); err != nil {
-		return nil, fmt.Errorf("read %s at %d: %w", f.Name(), offset, err)
-	}
-	return b.one, nil
-}
-
-// load reads the block that begins at offset; after a step back, one that begins before it, because the next read may
-// go back further.
-func (b *block) load(f source, offset int64, length int) error {
-	from := offset
-	if 0 <= offset && offset < b.at {
-		from = max(0, offset-blockSize/2)
-	}
-	want := int(offset-from) + length
-	size := want
-	if st, err := f.Stat(); err == nil {
-		size = max(want, int(min(blockSize, st.Size()-from)))
-	}
-	b.buf, b.used = fitted(b.buf, size), 0
-	n, err := f.ReadAt(b.buf, from)
-	if n < want {
-		b.at, b.buf = 0, b.buf[:0]
-		return fmt.Errorf("read %s at %d: %w", f.Name(), offset, err)
-	}
-	b.at, b.buf = from, b.buf[:n]
-	return nil
-}
-
-// fitted returns a buffer of that size: the same, unless it is too small, or much too large to be kept.
-func fitted(buf []byte, size int) []byte {
-	if cap(buf) < size || cap(buf) > max(4*blockSize, size) {
-		return make([]byte, size)
-	}
-	return buf[:size]
+	rows         durable.Block
+	text         durable.Block
 }
 
 func (r *snapshotReader) row(seq uint32) (row, error) {
-	b, err := r.rows.read(r.index, int64(seq)*rowSize, rowSize)
+	b, err := r.rows.Read(r.index, int64(seq)*rowSize, rowSize)
 	if err != nil {
 		return row{}, err
 	}
@@ -237,7 +155,7 @@ func (r *snapshotReader) line(w row) ([]byte, error) {
 	if w.flags&rowTooLong != 0 {
 		length = min(length, batchfile.HeadLength)
 	}
-	text, err := r.text.read(r.input, w.offset, int(length))
+	text, err := r.text.Read(r.input, w.offset, int(length))
 	if err == nil && crc32.Checksum(text, crcTable) != w.text {
 		err = &fs.PathError{Op: fmt.Sprintf("read line %d", w.line), Path: r.input.Name(), Err: errDamagedLine}
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"stoker/store/batchfile"
+	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // fastDir is a folder in memory, where there is one: syncs cost nothing there. It is gone with the test.
@@ -114,7 +117,7 @@ func TestRecordsOfAnEndedBatch(t *testing.T) {
 	must(t, err)
 	var order []uint32
 	for _, inputOrder := range []bool{true, false} {
-		must(t, results.Each(inputOrder, func(f Frame) error {
+		must(t, results.Each(inputOrder, func(f journal.Frame) error {
 			order = append(order, f.Seq)
 			return nil
 		}))
@@ -165,20 +168,18 @@ func TestEndIsIdempotent(t *testing.T) {
 func (w *world) damageRecord(id string, seq uint32) {
 	w.Helper()
 	path := w.path(id, journalFile)
-	f, err := os.Open(path)
+	j, err := journal.Open(durable.Local{}, path, os.O_RDONLY)
 	must(w, err)
-	defer f.Close()
-	st, err := f.Stat()
-	must(w, err)
-	at := int64(0)
-	_, err = scanJournal(f, journalStart, st.Size(), true, func(offset int64, f Frame) error {
+	defer j.Close()
+	last := int64(0)
+	_, err = j.Scan(context.Background(), journal.Start, j.Size(), true, func(at int64, f journal.Frame) error {
 		if f.Kind.IsResult() && f.Seq == seq {
-			at = offset
+			last = at + f.Size() - 1
 		}
 		return nil
 	})
 	must(w, err)
-	w.edit(path, func(b []byte) []byte { return flip(b, int(at)+headerSize) })
+	w.edit(path, func(b []byte) []byte { return flip(b, int(last)) })
 }
 
 // Records that are damaged when the batch is to be published run again, also across a restart.
@@ -285,11 +286,11 @@ func TestBatchRefusesWhatItHasNot(t *testing.T) {
 	w := openWorld(t)
 	b := w.open(w.admitLines(2))
 	defer b.Close()
-	if _, err := b.Append(Frame{Kind: KindOutput, Seq: 2}); err == nil {
+	if _, err := b.Append(journal.Frame{Kind: journal.KindOutput, Seq: 2}); err == nil {
 		t.Error("took a result of a request that there is not")
 	}
 	w.record(b, 0, "a")
-	if fresh, err := b.Append(Frame{Kind: KindError, Seq: 0}); fresh || err != nil {
+	if fresh, err := b.Append(journal.Frame{Kind: journal.KindError, Seq: 0}); fresh || err != nil {
 		t.Errorf("a second result: fresh %v, %v", fresh, err)
 	}
 }
@@ -299,7 +300,7 @@ func TestSuspectsAreRemembered(t *testing.T) {
 	id := w.admitLines(3)
 	b := w.open(id)
 	for deaths := range uint16(2) {
-		_, err := b.Append(Frame{Kind: KindSuspect, Seq: 1, Status: deaths + 1})
+		_, err := b.Append(journal.Frame{Kind: journal.KindSuspect, Seq: 1, Status: deaths + 1})
 		must(t, err)
 	}
 	w.commit(b)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+
+	"stoker/store/journal"
 )
 
 // Progress is how far a batch has come: one value in bbolt, written by each checkpoint.
@@ -34,7 +36,7 @@ func (p *Progress) Has(seq uint32) bool {
 func (p *Progress) Records() uint32 { return p.Completed + p.Failed }
 
 // count enters a result frame, and reports false for a second record of the same request, which does not count.
-func (p *Progress) count(f Frame) (bool, error) {
+func (p *Progress) count(f journal.Frame) (bool, error) {
 	if p.Has(f.Seq) {
 		return false, nil
 	}
@@ -51,8 +53,8 @@ func (p *Progress) count(f Frame) (bool, error) {
 }
 
 // tally adds a result to the numbers.
-func (p *Progress) tally(f Frame) {
-	if f.Kind == KindOutput {
+func (p *Progress) tally(f journal.Frame) {
+	if f.Kind == journal.KindOutput {
 		p.Completed++
 	} else {
 		p.Failed++

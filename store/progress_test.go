@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"stoker/store/journal"
 )
 
 // progressModel is Progress as a table with a place for each request.
@@ -30,7 +32,7 @@ func TestProgressIsASet(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, m := &Progress{}, &progressModel{has: make([]bool, 8*WindowSize)}
 		count := func(seq uint32) {
-			fresh, err := p.count(Frame{Kind: KindOutput, Seq: seq, CompletionTokens: 1})
+			fresh, err := p.count(journal.Frame{Kind: journal.KindOutput, Seq: seq, CompletionTokens: 1})
 			if fresh == m.has[seq] || err != nil {
 				t.Fatalf("count of %d: fresh %v, %v", seq, fresh, err)
 			}
@@ -49,7 +51,7 @@ func TestProgressIsASet(t *testing.T) {
 				}
 			},
 			"too far": func(t *rapid.T) {
-				if _, err := p.count(Frame{Kind: KindOutput, Seq: m.low + WindowSize}); err == nil {
+				if _, err := p.count(journal.Frame{Kind: journal.KindOutput, Seq: m.low + WindowSize}); err == nil {
 					t.Fatal("counted beyond the window")
 				}
 			},
@@ -81,7 +83,7 @@ func roundTrip(t rapid.TB, p *Progress) *Progress {
 func TestRedoneRequests(t *testing.T) {
 	p := &Progress{}
 	for seq := range uint32(10) {
-		p.count(Frame{Kind: KindOutput, Seq: seq})
+		p.count(journal.Frame{Kind: journal.KindOutput, Seq: seq})
 	}
 	p.redo, p.Completed = []uint32{2, 7}, 8
 	roundTrip(t, p)
@@ -89,10 +91,10 @@ func TestRedoneRequests(t *testing.T) {
 		t.Fatalf("window at %d, has 2: %v", p.done.low, p.Has(2))
 	}
 	for _, seq := range []uint32{7, 2} {
-		if fresh, err := p.count(Frame{Kind: KindError, Seq: seq}); !fresh || err != nil {
+		if fresh, err := p.count(journal.Frame{Kind: journal.KindError, Seq: seq}); !fresh || err != nil {
 			t.Fatalf("count of %d: %v, %v", seq, fresh, err)
 		}
-		if fresh, _ := p.count(Frame{Kind: KindError, Seq: seq}); fresh {
+		if fresh, _ := p.count(journal.Frame{Kind: journal.KindError, Seq: seq}); fresh {
 			t.Fatalf("%d counted twice", seq)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/journal"
 )
 
 // Publication is what a batch's publish frame holds: enough to go on after a crash between two renames, and to know
@@ -97,7 +98,7 @@ func (b *Batch) Publish(p *Publication) error {
 	if err != nil {
 		return fmt.Errorf("encode publish frame of %s: %w", b.Meta.ID, err)
 	}
-	if err := b.appendSynced(Frame{Kind: KindPublish, Payload: payload}); err != nil {
+	if err := b.appendSynced(journal.Frame{Kind: journal.KindPublish, Payload: payload}); err != nil {
 		return err
 	}
 	b.publication, b.published = p, false
@@ -105,11 +106,11 @@ func (b *Batch) Publish(p *Publication) error {
 	return nil
 }
 
-func (b *Batch) appendSynced(f Frame) error {
-	if err := b.journal.appendNow(f); err != nil {
-		return fmt.Errorf("batch %s: %w", b.Meta.ID, durable.Full(b.store.dir, leastRoom+f.size(), err))
+func (b *Batch) appendSynced(f journal.Frame) error {
+	if err := b.journal.AppendNow(f); err != nil {
+		return fmt.Errorf("batch %s: %w", b.Meta.ID, durable.Full(b.store.dir, leastRoom+f.Size(), err))
 	}
-	if err := datasync(b.journal.f); err != nil {
+	if err := b.journal.Datasync(); err != nil {
 		return fmt.Errorf("sync journal of %s: %w", b.Meta.ID, err)
 	}
 	return nil
@@ -139,14 +140,14 @@ func (b *Batch) End() error {
 		return fmt.Errorf("end batch %s: it is not published", b.Meta.ID)
 	}
 	if !b.published {
-		if err := b.appendSynced(Frame{Kind: KindDone}); err != nil {
+		if err := b.appendSynced(journal.Frame{Kind: journal.KindDone}); err != nil {
 			return err
 		}
 		b.published = true
 	}
 	faults.Crash("publish.done-framed")
 	r, err := b.store.update(b.Meta.ID, func(tx *bbolt.Tx, r *Record) error {
-		b.progress.Offset = b.journal.offset
+		b.progress.Offset = b.journal.Size()
 		if err := tx.Bucket(bucketProgress).Put([]byte(r.ID), b.progress.encode()); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stoker/store/durable"
+	"stoker/store/journal"
 	"stoker/store/layout"
 )
 
@@ -313,7 +314,7 @@ func (r *rebuild) restore(ctx context.Context, id string) error {
 // hasResults reports whether a folder holds more of a journal than its head.
 func (s *Store) hasResults(id string) bool {
 	st, err := s.fs.Lstat(filepath.Join(s.batchDir(id), journalFile))
-	return err == nil && st.Size() > journalStart
+	return err == nil && st.Size() > journal.Start
 }
 
 // block keeps a claimed file from running a second time though its batch's folder cannot be read: what the old database

@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 
+	"stoker/store/journal"
 	"stoker/store/layout"
 )
 
@@ -495,7 +496,7 @@ func (h *history) answerSome(t *rapid.T) {
 			break
 		}
 		if rapid.Bool().Draw(t, "suspect") {
-			_, err := b.Append(Frame{Kind: KindSuspect, Seq: seq, Status: 1})
+			_, err := b.Append(journal.Frame{Kind: journal.KindSuspect, Seq: seq, Status: 1})
 			must(t, err)
 		}
 		h.record(b, seq, "answer")

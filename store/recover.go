@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"stoker/store/faults"
+	"stoker/store/journal"
 )
 
 // Recovery is what was found in a journal behind the last checkpoint.
@@ -34,15 +35,15 @@ func (b *Batch) recover(ctx context.Context) error {
 // Checked is how far the checkpoint covers it.
 func (b *Batch) readJournal(ctx context.Context) (checked int64, err error) {
 	checked = b.progress.Offset
-	if checked < journalStart || checked > b.journal.offset {
-		checked = journalStart // the checkpoint is damaged, or ahead of the journal
+	if checked < journal.Start || checked > b.journal.Size() {
+		checked = journal.Start // the checkpoint is damaged, or ahead of the journal
 		b.Recovered.Rescanned = true
 	}
 	read := b.readTail
 	if b.Recovered.Rescanned {
 		read = b.rescan
 	}
-	valid, err := read(interruptible{ctx, b.journal.f}, checked)
+	valid, err := read(ctx, checked)
 	if err != nil {
 		return 0, err
 	}
@@ -51,17 +52,17 @@ func (b *Batch) readJournal(ctx context.Context) (checked int64, err error) {
 }
 
 // readTail adopts the whole frames behind the checkpoint, and returns where the last one ends.
-func (b *Batch) readTail(journal source, checked int64) (valid int64, err error) {
-	if err := b.readControlFrames(journal); err != nil {
+func (b *Batch) readTail(ctx context.Context, checked int64) (valid int64, err error) {
+	if err := b.readControlFrames(ctx); err != nil {
 		return 0, err
 	}
-	return scanJournal(journal, checked, b.journal.offset, false, b.adopt)
+	return b.journal.Scan(ctx, checked, b.journal.Size(), false, b.adopt)
 }
 
 // settle takes down what a journal that is valid up to an offset says of the batch.
 func (b *Batch) settle(valid int64) {
 	p := &b.progress
-	b.Recovered.CutBytes = max(0, b.journal.offset-valid)
+	b.Recovered.CutBytes = max(0, b.journal.Size()-valid)
 	p.Offset = valid
 	b.Recovered.Redone = p.handed.count() - p.Records() - uint32(len(p.redo)) // those were counted when they were reopened
 	b.former, b.noted = p.handed, p.handed.low
@@ -74,23 +75,23 @@ func (b *Batch) settle(valid int64) {
 // mend makes the files fit what was read: temporary files go, a torn tail is cut off. What was adopted may lie in memory
 // only, if just the process died: it is made durable before anything is built on it.
 func (b *Batch) mend(checked int64) error {
-	unchecked := b.journal.offset > checked
+	unchecked := b.journal.Size() > checked
 	if err := b.sweep(); err != nil {
 		return err
 	}
-	if err := b.journal.mendHead(); err != nil {
+	if err := b.journal.MendHead(); err != nil {
 		return err
 	}
 	if !faults.Planted("tail-not-cut") {
-		if err := b.journal.truncate(b.progress.Offset); err != nil {
+		if err := b.journal.Truncate(b.progress.Offset); err != nil {
 			return err
 		}
 	}
 	if unchecked {
-		if err := b.journal.rewrite(checked); err != nil {
+		if err := b.journal.Rewrite(checked); err != nil {
 			return err
 		}
-		if err := datasync(b.journal.f); err != nil {
+		if err := b.journal.Datasync(); err != nil {
 			return fmt.Errorf("sync journal: %w", err)
 		}
 	}
@@ -116,7 +117,7 @@ func (b *Batch) sweep() error {
 }
 
 // adopt enters a frame that was found behind the checkpoint.
-func (b *Batch) adopt(_ int64, f Frame) error {
+func (b *Batch) adopt(_ int64, f journal.Frame) error {
 	if err := b.enter(f); err != nil || !f.Kind.IsResult() {
 		return err
 	}
@@ -128,7 +129,7 @@ func (b *Batch) adopt(_ int64, f Frame) error {
 		return nil
 	}
 	if faults.Planted("adopted-twice") {
-		if err := b.journal.append(f); err != nil {
+		if err := b.journal.Append(f); err != nil {
 			return err
 		}
 	}
@@ -143,11 +144,11 @@ func (b *Batch) adopt(_ int64, f Frame) error {
 
 // readControlFrames finds the control frames before the checkpoint. They are written only while the engine dies or when
 // the batch is finalizing, so only then the checked part of the journal is read.
-func (b *Batch) readControlFrames(journal source) error {
+func (b *Batch) readControlFrames(ctx context.Context) error {
 	if b.Record.State != Finalizing && b.Record.Suspects == 0 {
 		return nil
 	}
-	_, err := scanJournal(journal, journalStart, b.progress.Offset, true, func(_ int64, f Frame) error {
+	_, err := b.journal.Scan(ctx, journal.Start, b.progress.Offset, true, func(_ int64, f journal.Frame) error {
 		return b.enter(f)
 	})
 	return err
@@ -155,15 +156,15 @@ func (b *Batch) readControlFrames(journal source) error {
 
 // enter takes in what a frame says beside the progress. A result behind a publish frame voids it: the batch was
 // reopened.
-func (b *Batch) enter(f Frame) error {
+func (b *Batch) enter(f journal.Frame) error {
 	switch f.Kind {
-	case KindOutput, KindError:
+	case journal.KindOutput, journal.KindError:
 		b.publication, b.published = nil, false
-	case KindHanded:
+	case journal.KindHanded:
 		return b.enterHanded(f)
-	case KindSuspect:
+	case journal.KindSuspect:
 		b.suspects[f.Seq] = int(f.Status)
-	case KindPublish:
+	case journal.KindPublish:
 		p, err := decodePublication(f.Payload)
 		if err != nil {
 			return err
@@ -172,15 +173,15 @@ func (b *Batch) enter(f Frame) error {
 		if !slices.Contains(b.names, p.Name) {
 			b.names = append(b.names, p.Name)
 		}
-	case KindDone:
+	case journal.KindDone:
 		b.published = b.publication != nil
-	case KindEngine:
+	case journal.KindEngine:
 		return b.enterEngine(f.Payload)
 	}
 	return nil
 }
 
-func (b *Batch) enterHanded(f Frame) error {
+func (b *Batch) enterHanded(f journal.Frame) error {
 	seqs, err := decodeSeqs(f.Payload)
 	if err != nil {
 		return err
@@ -210,10 +211,10 @@ func (b *Batch) enterEngine(payload []byte) error {
 
 // rescan counts the batch's results from the journal alone. There is no checkpoint that tells a torn tail from damage
 // further up, so frames behind damage are adopted, too; it costs a bit of memory for each request.
-func (b *Batch) rescan(journal source, start int64) (valid int64, err error) {
+func (b *Batch) rescan(ctx context.Context, start int64) (valid int64, err error) {
 	p := Progress{Redone: b.progress.Redone}
 	records, end := newBitmap(b.Meta.Requests), uint32(0)
-	valid, err = scanJournal(journal, start, b.journal.offset, true, func(_ int64, f Frame) error {
+	valid, err = b.journal.Scan(ctx, start, b.journal.Size(), true, func(_ int64, f journal.Frame) error {
 		if err := b.enter(f); err != nil || !f.Kind.IsResult() {
 			return err
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"stoker/store/batchfile"
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // Results are all records of a complete batch, checked frame by frame, to be read in either order.
@@ -34,9 +36,9 @@ type ErrorKey struct{ Code, Message string }
 const maxErrorKeys = 1000
 
 // Results checks the whole journal of a complete batch and indexes it. If records are damaged, their requests are opened
-// again, so that Next returns them, and the error is ErrDamaged.
+// again, so that Next returns them, and the error is journal.ErrDamaged.
 func (b *Batch) Results() (*Results, error) {
-	if err := b.journal.flush(); err != nil {
+	if err := b.journal.Flush(); err != nil {
 		return nil, durable.Full(b.store.dir, leastRoom+int64(b.Buffered()), err)
 	}
 	need := leastRoom + int64(b.Meta.Requests)*8
@@ -51,15 +53,12 @@ func (b *Batch) Results() (*Results, error) {
 	return r, nil
 }
 
-// ErrDamaged means that frames in the checked part of a journal are no longer valid.
-var ErrDamaged = errors.New("damaged records in the journal")
-
 func (r *Results) build() error {
 	if err := r.offsets.Truncate(int64(r.batch.Meta.Requests) * 8); err != nil {
 		return err
 	}
 	w := offsetWriter{f: r.offsets}
-	err := r.batch.eachResult(func(at int64, f Frame) error { return w.put(f.Seq, at) })
+	err := r.batch.eachResult(func(at int64, f journal.Frame) error { return w.put(f.Seq, at) })
 	if err == nil {
 		err = w.flush()
 	}
@@ -71,8 +70,8 @@ func (r *Results) build() error {
 
 // eachResult calls visit for each result of the journal that is of one of the batch's requests, with its offset, in the order
 // in which they finished. The payload is valid only during the call.
-func (b *Batch) eachResult(visit func(at int64, f Frame) error) error {
-	_, err := scanJournal(b.journal.f, journalStart, b.journal.offset, true, func(at int64, f Frame) error {
+func (b *Batch) eachResult(visit func(at int64, f journal.Frame) error) error {
+	_, err := b.journal.Scan(context.Background(), journal.Start, b.journal.Size(), true, func(at int64, f journal.Frame) error {
 		if !f.Kind.IsResult() || f.Seq >= b.Meta.Requests {
 			return nil
 		}
@@ -100,14 +99,14 @@ func (r *Results) findMissing() error {
 	if err := r.reopen(missing); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: %d requests run again, the first ones %v", ErrDamaged, len(missing), missing[:min(len(missing), 5)])
+	return fmt.Errorf("%w: %d requests run again, the first ones %v", journal.ErrDamaged, len(missing), missing[:min(len(missing), 5)])
 }
 
 // reopen makes requests whose records are damaged run again, and counts anew those that are left.
 func (r *Results) reopen(missing []uint32) error {
 	p := &r.batch.progress
 	p.clearTally()
-	err := r.eachByCompletion(func(f Frame) error {
+	err := r.eachByCompletion(func(f journal.Frame) error {
 		p.tally(f)
 		return nil
 	})
@@ -122,9 +121,9 @@ func (r *Results) Close() error { return r.offsets.Close() }
 
 // Each calls visit for every record, in input order or in the order in which they finished. The payload is valid only
 // during the call.
-func (r *Results) Each(inputOrder bool, visit func(Frame) error) error {
+func (r *Results) Each(inputOrder bool, visit func(journal.Frame) error) error {
 	r.Totals = Totals{FinishReasons: map[string]int64{}, Errors: map[ErrorKey]int64{}}
-	counted := func(f Frame) error {
+	counted := func(f journal.Frame) error {
 		r.Totals.count(f)
 		return visit(f)
 	}
@@ -134,15 +133,15 @@ func (r *Results) Each(inputOrder bool, visit func(Frame) error) error {
 	return r.eachByCompletion(counted)
 }
 
-func (r *Results) eachByInput(visit func(Frame) error) error {
+func (r *Results) eachByInput(visit func(journal.Frame) error) error {
 	in := bufio.NewReaderSize(io.NewSectionReader(r.offsets, 0, int64(r.batch.Meta.Requests)*8), 1<<18)
-	frames := frameCache{f: r.batch.journal.f, end: r.batch.journal.offset}
+	frames := r.batch.journal.Reader()
 	for range r.batch.Meta.Requests {
 		at, err := readOffset(in)
 		if err != nil {
 			return err
 		}
-		f, err := frames.read(at)
+		f, err := frames.Read(at)
 		if err != nil {
 			return fmt.Errorf("read result of %s at %d: %w", r.batch.Meta.ID, at, err)
 		}
@@ -153,8 +152,8 @@ func (r *Results) eachByInput(visit func(Frame) error) error {
 	return nil
 }
 
-func (r *Results) eachByCompletion(visit func(Frame) error) error {
-	return r.batch.eachResult(func(at int64, f Frame) error {
+func (r *Results) eachByCompletion(visit func(journal.Frame) error) error {
+	return r.batch.eachResult(func(at int64, f journal.Frame) error {
 		var b [8]byte
 		if _, err := r.offsets.ReadAt(b[:], int64(f.Seq)*8); err != nil {
 			return err
@@ -166,10 +165,10 @@ func (r *Results) eachByCompletion(visit func(Frame) error) error {
 	})
 }
 
-func (t *Totals) count(f Frame) {
+func (t *Totals) count(f journal.Frame) {
 	t.PromptTokens += uint64(f.PromptTokens)
 	t.CompletionTokens += uint64(f.CompletionTokens)
-	if f.Kind == KindOutput {
+	if f.Kind == journal.KindOutput {
 		t.Completed++
 		if reason := f.Finish.String(); reason != "" {
 			t.FinishReasons[reason]++
@@ -247,19 +246,4 @@ func (w *offsetWriter) writeRun(rows []offsetRow) error {
 	}
 	_, err := w.f.WriteAt(w.buf, at)
 	return err
-}
-
-// frameCache reads frames at nearby offsets from one block.
-type frameCache struct {
-	f     source
-	end   int64
-	block block
-}
-
-func (c *frameCache) read(at int64) (Frame, error) {
-	f, err := readFrame(func(offset int64, length int) ([]byte, error) { return c.block.read(c.f, offset, length) }, at, c.end)
-	if errors.Is(err, errTorn) {
-		err = ErrDamaged
-	}
-	return f, err
 }

@@ -21,6 +21,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 var (
@@ -208,7 +209,7 @@ func putRecord(tx *bbolt.Tx, r *Record) error {
 func getProgress(tx *bbolt.Tx, id string) (*Progress, error) {
 	v := tx.Bucket(bucketProgress).Get([]byte(id))
 	if v == nil {
-		return &Progress{Offset: journalStart}, nil
+		return &Progress{Offset: journal.Start}, nil
 	}
 	p, err := decodeProgress(v)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // broken returns the findings that are no notes.
@@ -59,18 +60,21 @@ func TestEachInvariant(t *testing.T) {
 		line   int64
 	}{
 		{"doubled frame", "running", func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { return append(f, f[1]) })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { return append(f, f[1]) })
 		}, OneRecord, "/journal", 2},
 		{"doubled frame", "archived", func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { return slices.Insert(f, 1, f[0]) })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { return slices.Insert(f, 1, f[0]) })
 		}, OneRecord, "/journal", 1},
 		{"stray frame", "archived", func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame {
-				return slices.Insert(f, 1, Frame{Kind: KindOutput, Seq: 99, Payload: []byte(`{}`)})
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame {
+				return slices.Insert(f, 1, journal.Frame{Kind: journal.KindOutput, Seq: 99, Payload: []byte(`{}`)})
 			})
 		}, NoStray, "/journal", 0},
 		{"swapped records", "running", func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { f[0].Payload, f[1].Payload = f[1].Payload, f[0].Payload; return f })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame {
+				f[0].Payload, f[1].Payload = f[1].Payload, f[0].Payload
+				return f
+			})
 		}, NoStray, "/journal", 1},
 		{"bit flip in the journal", "running", func(w *world, id string) { w.damageRecord(id, 1) }, NothingLost, "/journal", 2},
 		{"bit flip in the journal", "archived", func(w *world, id string) { w.damageRecord(id, 2) }, NothingLost, "/journal", 3},
@@ -107,7 +111,7 @@ func TestEachInvariant(t *testing.T) {
 			w.edit(outbox(w, "x.batch.json"), func(b []byte) []byte { return flip(b, 4) })
 		}, PublishedAs, "/x.batch.json", 1},
 		{"publication not completed", "archived", func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { return f[:len(f)-1] })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { return f[:len(f)-1] })
 		}, PublishedAs, "/journal", 0},
 		{"archived and claimed", "archived", func(w *world, id string) { write(w, w.claimDir(w.folders(), id), "x.jsonl") }, InputOnce, "/x.jsonl", 0},
 		{"claim of an archived batch", "archived", func(w *world, id string) { write(w, w.claimDir(w.folders(), id), ".queue") }, InputOnce, "", 0},
@@ -141,18 +145,15 @@ func TestEachInvariant(t *testing.T) {
 		{"journal gone", "running", func(w *world, id string) { must(w, os.Remove(w.path(id, journalFile))) }, Resumes, "/journal", 0},
 		{"meta damaged", "running", func(w *world, id string) { must(w, os.Truncate(w.path(id, metaFile), 9)) }, Resumes, "/meta.json", 0},
 		{"publish frame that says nothing", "running", func(w *world, id string) {
-			f, err := os.OpenFile(w.path(id, journalFile), os.O_APPEND|os.O_WRONLY, 0)
-			must(w, err)
-			_, err = f.Write(appendFrame(nil, Frame{Kind: KindPublish, Payload: []byte("{")}))
-			must(w, err)
-			must(w, f.Close())
+			frame := encodeFrames(t, journal.Frame{Kind: journal.KindPublish, Payload: []byte("{")})[journal.Start:]
+			w.edit(w.path(id, journalFile), func(b []byte) []byte { return append(b, frame...) })
 		}, Resumes, "/journal", 0},
 		{"bad record", "archived", func(w *world, id string) {
 			must(w, w.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketBatches).Put([]byte(id), []byte("{")) }))
 		}, Resumes, "", 0},
 		{"redone out of nothing", "running", func(w *world, id string) {
-			w.rewriteJournal(id, func([]Frame) []Frame { return nil })
-			w.putProgress(id, (&Progress{Offset: journalStart, Redone: 3}).encode())
+			w.rewriteJournal(id, func([]journal.Frame) []journal.Frame { return nil })
+			w.putProgress(id, (&Progress{Offset: journal.Start, Redone: 3}).encode())
 		}, RedoBounded, "/stoker.db", 0},
 		{"half a database", "running", func(w *world, id string) { write(w, w.Dir(), "stoker.db.7.tmp") }, NoLeftovers, "/stoker.db.7.tmp", 0},
 		{"scratch file of an ended batch", "archived", func(w *world, id string) { write(w, w.path(id, "stoker-1.tmp")) }, NoLeftovers, "/stoker-1.tmp", 0},

@@ -245,7 +245,7 @@ func (v *verifier) checkRecovery(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err != nil {
-		v.broken(Resumes, b.journal.f.Name(), 0, "the next start cannot recover the batch: %v", err)
+		v.broken(Resumes, b.journal.Name(), 0, "the next start cannot recover the batch: %v", err)
 		return nil
 	}
 	if p := &b.progress; p.Redone > 0 && p.handed.count() == 0 {

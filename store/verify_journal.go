@@ -5,20 +5,21 @@ import (
 	"errors"
 
 	"stoker/store/batchfile"
+	"stoker/store/journal"
 )
 
 // checkJournal reads the checkpointed part of the journal frame by frame, and holds it against the checkpoint.
 func (v *verifier) checkJournal(ctx context.Context) error {
-	b, start := v.batch, journalStart
+	b, start := v.batch, journal.Start
 	end, known := v.checkpoint()
 	v.offsets = make([]int64, b.Meta.Requests)
 	var damage []span
 	next := start
-	valid, err := scanJournal(b.journal.f, start, end, true, func(at int64, f Frame) error {
+	valid, err := b.journal.Scan(ctx, start, end, true, func(at int64, f journal.Frame) error {
 		if at != next {
 			damage = append(damage, span{next, at})
 		}
-		next = at + f.size()
+		next = at + f.Size()
 		if f.Kind.IsResult() {
 			v.checkRecord(at, f, known)
 		}
@@ -33,8 +34,8 @@ func (v *verifier) checkJournal(ctx context.Context) error {
 	if valid < end {
 		damage = append(damage, span{valid, end})
 	}
-	if b.journal.badHead {
-		v.note(b.journal.f.Name(), "its head is damaged; the next start mends that of a batch that has not ended")
+	if b.journal.HeadDamaged() {
+		v.note(b.journal.Name(), "its head is damaged; the next start mends that of a batch that has not ended")
 	}
 	v.lost = v.checkRecords(known)
 	v.checkDamage(damage)
@@ -45,23 +46,23 @@ func (v *verifier) checkJournal(ctx context.Context) error {
 func (v *verifier) checkpoint() (end int64, known bool) {
 	p, j := &v.batch.progress, v.batch.journal
 	switch {
-	case p.Offset < journalStart && !v.record.State.Ended():
-		v.note(v.store.db.Path(), "the checkpoint is damaged; the next start reads the journal instead, which has %d bytes", j.offset)
-		return j.offset, false
-	case p.Offset < journalStart:
+	case p.Offset < journal.Start && !v.record.State.Ended():
+		v.note(v.store.db.Path(), "the checkpoint is damaged; the next start reads the journal instead, which has %d bytes", j.Size())
+		return j.Size(), false
+	case p.Offset < journal.Start:
 		v.broken(CheckpointOK, v.store.db.Path(), 0, "the checkpoint is damaged; the journal tells what is done")
-		return j.offset, false
-	case p.Offset > j.offset:
-		v.broken(CheckpointOK, j.f.Name(), 0, "the checkpoint covers %d bytes, the journal has %d", p.Offset, j.offset)
-		return j.offset, true
+		return j.Size(), false
+	case p.Offset > j.Size():
+		v.broken(CheckpointOK, j.Name(), 0, "the checkpoint covers %d bytes, the journal has %d", p.Offset, j.Size())
+		return j.Size(), true
 	}
 	return p.Offset, true
 }
 
 // checkRecord proves that a record is the first of its request, and names it.
-func (v *verifier) checkRecord(at int64, f Frame, known bool) {
+func (v *verifier) checkRecord(at int64, f journal.Frame, known bool) {
 	b := v.batch
-	name := b.journal.f.Name()
+	name := b.journal.Name()
 	v.report.Records++
 	if f.Seq >= b.Meta.Requests {
 		v.broken(NoStray, name, 0, "the record at %d is of request %d, but there are %d", at, f.Seq, b.Meta.Requests)
@@ -103,7 +104,7 @@ func (v *verifier) line(seq uint32) int64 {
 // checkRecords proves that the requests that should have a record have it, and returns how many lost theirs.
 func (v *verifier) checkRecords(known bool) (lost int64) {
 	b := v.batch
-	name := b.journal.f.Name()
+	name := b.journal.Name()
 	complete := v.record.State.Ended() || v.record.State == Finalizing
 	found := int64(0)
 	for seq, at := range v.offsets {
@@ -138,7 +139,7 @@ type span struct{ from, to int64 }
 // checkDamage tells where the journal holds bytes that are no frame. If no record is missing they are history: what was
 // lost there has run again, or told only how often.
 func (v *verifier) checkDamage(damage []span) {
-	name := v.batch.journal.f.Name()
+	name := v.batch.journal.Name()
 	for _, d := range damage {
 		if v.lost > 0 {
 			v.broken(NothingLost, name, 0, "no valid frame from %d to %d, before the checkpoint", d.from, d.to)

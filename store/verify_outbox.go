@@ -14,20 +14,21 @@ import (
 	"path/filepath"
 
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // checkPublished proves that the result files are those that the publish frame recorded, and that they are the journal's
 // records and nothing else.
 func (v *verifier) checkPublished(ctx context.Context) error {
-	journal, p := v.batch.journal.f.Name(), v.batch.publication
+	name, p := v.batch.journal.Name(), v.batch.publication
 	switch {
 	case p == nil && v.lost > 0:
 		return nil // it stood where the journal is damaged
 	case p == nil:
-		v.broken(PublishedAs, journal, 0, "the batch has ended, but was never published")
+		v.broken(PublishedAs, name, 0, "the batch has ended, but was never published")
 		return nil
 	case !v.batch.published:
-		v.broken(PublishedAs, journal, 0, "the batch has ended, but the publication was never completed")
+		v.broken(PublishedAs, name, 0, "the batch has ended, but the publication was never completed")
 	}
 	if err := v.checkContents(ctx, p); err != nil {
 		return err
@@ -142,8 +143,8 @@ func (v *verifier) checkContents(ctx context.Context, p *Publication) error {
 			defer c.comparison.close()
 		}
 	}
-	err := v.eachRecord(p.InputOrder, func(f Frame) error {
-		if f.Kind == KindError {
+	err := v.eachRecord(p.InputOrder, func(f journal.Frame) error {
+		if f.Kind == journal.KindError {
 			files[SuffixErrors].line(f.Payload)
 		} else {
 			files[SuffixOutput].line(f.Payload)
@@ -166,41 +167,41 @@ func (v *verifier) checkContents(ctx context.Context, p *Publication) error {
 
 // checkRecorded proves that the journal's records make the files that its publish frame recorded.
 func (v *verifier) checkRecorded(p *Publication, files map[string]*contents) {
-	journal := v.batch.journal.f.Name()
+	name := v.batch.journal.Name()
 	for _, f := range p.Files {
 		c := files[f.Suffix]
 		if c == nil {
-			v.broken(PublishedAs, journal, 0, "%s%s is no result file", p.Name, f.Suffix)
+			v.broken(PublishedAs, name, 0, "%s%s is no result file", p.Name, f.Suffix)
 			continue
 		}
 		if got := durable.Sum(c.hash); got != f.SHA256 {
-			v.broken(PublishedAs, journal, 0, "%s%s is not what the journal holds: %s, published was %s", p.Name, f.Suffix, got, f.SHA256)
+			v.broken(PublishedAs, name, 0, "%s%s is not what the journal holds: %s, published was %s", p.Name, f.Suffix, got, f.SHA256)
 		}
 		delete(files, f.Suffix)
 	}
 	for suffix, c := range files {
 		if c.lines > 0 {
-			v.broken(PublishedAs, journal, 0, "%d records belong into %s%s, which was not published", c.lines, p.Name, suffix)
+			v.broken(PublishedAs, name, 0, "%d records belong into %s%s, which was not published", c.lines, p.Name, suffix)
 		}
 	}
 }
 
 // eachRecord calls visit for the first record of each request.
-func (v *verifier) eachRecord(inputOrder bool, visit func(Frame) error) error {
+func (v *verifier) eachRecord(inputOrder bool, visit func(journal.Frame) error) error {
 	if !inputOrder {
-		return v.batch.eachResult(func(at int64, f Frame) error {
+		return v.batch.eachResult(func(at int64, f journal.Frame) error {
 			if v.offsets[f.Seq] != at {
 				return nil
 			}
 			return visit(f)
 		})
 	}
-	frames := frameCache{f: v.batch.journal.f, end: v.batch.journal.offset}
+	frames := v.batch.journal.Reader()
 	for _, at := range v.offsets {
 		if at == 0 {
 			continue
 		}
-		f, err := frames.read(at)
+		f, err := frames.Read(at)
 		if err != nil {
 			return fmt.Errorf("read record at %d: %w", at, err)
 		}

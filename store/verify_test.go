@@ -9,20 +9,22 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+
+	"stoker/store/journal"
 )
 
 // rewriteJournal replaces a journal's frames, and lets the checkpoint cover them.
-func (w *world) rewriteJournal(id string, change func([]Frame) []Frame) {
+func (w *world) rewriteJournal(id string, change func([]journal.Frame) []journal.Frame) {
 	w.Helper()
 	b := w.open(id)
-	var frames []Frame
-	_, err := scanJournal(b.journal.f, journalStart, b.journal.offset, false, func(_ int64, f Frame) error {
+	var frames []journal.Frame
+	_, err := b.journal.Scan(context.Background(), journal.Start, b.journal.Size(), false, func(_ int64, f journal.Frame) error {
 		f.Payload = append([]byte{}, f.Payload...)
 		frames = append(frames, f)
 		return nil
 	})
 	must(w, err)
-	content := encodeFrames(change(frames)...)
+	content := encodeFrames(w, change(frames)...)
 	p := *b.Progress()
 	p.Offset = int64(len(content))
 	must(w, b.Close())
@@ -34,7 +36,7 @@ func (w *world) rewriteJournal(id string, change func([]Frame) []Frame) {
 // error, and looks for the finding.
 func TestVerifyFindsDamage(t *testing.T) {
 	outbox := func(w *world, name string) string { return filepath.Join(w.folders().Outbox, name) }
-	second := Frame{Kind: KindOutput, Seq: 1, Payload: []byte(`{"custom_id":"r1","response":"other"}`)}
+	second := journal.Frame{Kind: journal.KindOutput, Seq: 1, Payload: []byte(`{"custom_id":"r1","response":"other"}`)}
 	for _, test := range []struct {
 		name   string
 		ended  bool
@@ -46,24 +48,24 @@ func TestVerifyFindsDamage(t *testing.T) {
 		{"flipped byte", false, func(w *world, id string) { w.damageRecord(id, 1) }, NothingLost, "/journal", 2},
 		{"flipped byte, ended", true, func(w *world, id string) { w.damageRecord(id, 1) }, NothingLost, "/journal", 2},
 		{"record gone", false, func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { return f[1:] })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { return f[1:] })
 		}, NothingLost, "/journal", 1},
 		{"cut below the checkpoint", false, func(w *world, id string) {
 			w.edit(w.path(id, journalFile), func(b []byte) []byte { return b[:len(b)-1] })
 		}, CheckpointOK, "/journal", 0},
 		{"cut to nothing", true, func(w *world, id string) { must(w, os.Truncate(w.path(id, journalFile), 0)) }, CheckpointOK, "/journal", 0},
 		{"second record", false, func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { return append(f, second) })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { return append(f, second) })
 		}, OneRecord, "/journal", 2},
 		{"record not counted", false, func(w *world, id string) {
-			third := Frame{Kind: KindOutput, Seq: 2, Payload: []byte(`{"custom_id":"r2","response":"a"}`)}
-			w.rewriteJournal(id, func(f []Frame) []Frame { return append(f, third) })
+			third := journal.Frame{Kind: journal.KindOutput, Seq: 2, Payload: []byte(`{"custom_id":"r2","response":"a"}`)}
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { return append(f, third) })
 		}, NothingLost, "/journal", 3},
 		{"record of another request", false, func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { f[1].Payload = second.Payload[:0]; return f })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { f[1].Payload = second.Payload[:0]; return f })
 		}, NoStray, "/journal", 2},
 		{"stray record", false, func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { second.Seq = 9; return append(f, second) })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { second.Seq = 9; return append(f, second) })
 		}, NoStray, "/journal", 0},
 		{"journal of something else", false, func(w *world, id string) {
 			must(w, os.WriteFile(w.path(id, journalFile), []byte("not a journal"), 0o600))
@@ -105,10 +107,10 @@ func TestVerifyFindsDamage(t *testing.T) {
 			must(w, os.WriteFile(w.path(id, "stoker-1.tmp"), nil, 0o600))
 		}, NoLeftovers, "stoker-1.tmp", 0},
 		{"publish frame gone", true, func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { return f[:3] })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { return f[:3] })
 		}, PublishedAs, "/journal", 0},
 		{"other records than published", true, func(w *world, id string) {
-			w.rewriteJournal(id, func(f []Frame) []Frame { f[1].Payload = second.Payload; f[1].Seq = 1; return f })
+			w.rewriteJournal(id, func(f []journal.Frame) []journal.Frame { f[1].Payload = second.Payload; f[1].Seq = 1; return f })
 		}, PublishedAs, "/journal", 0},
 		{"archived and claimed", true, func(w *world, id string) { must(w, w.SetArchived(id)) }, InputOnce, "/x.jsonl", 0},
 		{"claim taken away", false, func(w *world, id string) {
@@ -198,7 +200,7 @@ func TestVerifyTellsNotEverything(t *testing.T) {
 	w.answerAll(b)
 	w.commit(b)
 	must(t, b.Close())
-	must(t, os.Truncate(w.path(id, journalFile), journalStart))
+	must(t, os.Truncate(w.path(id, journalFile), journal.Start))
 	report := w.verify()
 	last := report.Findings[len(report.Findings)-1]
 	if len(report.Findings) > 2*maxFindings || !strings.Contains(last.Message, "more like these") {

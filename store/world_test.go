@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"stoker/store/batchfile"
 	"stoker/store/durable"
+	"stoker/store/journal"
 )
 
 // world is a state folder with the folders around it. The methods do what inbox, dispatcher and publisher do.
@@ -39,6 +41,31 @@ func openWorld(t *testing.T) *world {
 	w := newWorld(t, t.TempDir())
 	t.Cleanup(func() { w.Close() })
 	return w
+}
+
+func flip(b []byte, at int) []byte {
+	b = bytes.Clone(b)
+	b[at] ^= 0xff
+	return b
+}
+
+// encodeFrames is a journal of these frames.
+func encodeFrames(t rapid.TB, frames ...journal.Frame) []byte {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "stoker-test")
+	must(t, err)
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, journalFile)
+	must(t, journal.Create(durable.Local{}, path))
+	j, err := journal.Open(durable.Local{}, path, os.O_RDWR)
+	must(t, err)
+	for _, f := range frames {
+		must(t, j.Append(f))
+	}
+	must(t, errors.Join(j.Flush(), j.Close()))
+	b, err := os.ReadFile(path)
+	must(t, err)
+	return b
 }
 
 func must(t rapid.TB, err error) {
@@ -107,19 +134,19 @@ func (w *world) commit(b *Batch) {
 }
 
 // answer makes the record of a request: an answer with the text, or the error of a line that cannot run.
-func (w *world) answer(b *Batch, seq uint32, text string) Frame {
+func (w *world) answer(b *Batch, seq uint32, text string) journal.Frame {
 	w.Helper()
 	req, err := b.Request(seq)
 	if bad, ok := errors.AsType[*batchfile.LineError](err); ok {
 		line := batchfile.AppendError(nil, &bad.Ref, batchfile.RequestID(b.Meta.ID, bad.Line), "req", batchfile.Failure{Code: bad.Code, Message: bad.Message})
-		return Frame{Kind: KindError, Seq: seq, Payload: line}
+		return journal.Frame{Kind: journal.KindError, Seq: seq, Payload: line}
 	}
 	must(w, err)
 	body := fmt.Appendf(nil, `{"choices":[{"message":{"content":%q},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":2}}`, text)
 	line, info, err := new(batchfile.Encoder).AppendOutput(nil, &req, batchfile.RequestID(b.Meta.ID, req.Line), "req", body)
 	must(w, err)
-	return Frame{
-		Kind: KindOutput, Seq: seq, Status: 200, Finish: FinishOf(info.FinishReason), Payload: line,
+	return journal.Frame{
+		Kind: journal.KindOutput, Seq: seq, Status: 200, Finish: journal.FinishOf(info.FinishReason), Payload: line,
 		PromptTokens: uint32(info.PromptTokens), CompletionTokens: uint32(info.CompletionTokens),
 	}
 }
@@ -214,9 +241,9 @@ func (w *world) contents(b *Batch, inputOrder bool) (map[string][]byte, Totals) 
 	results, err := b.Results()
 	must(w, err)
 	files := map[string][]byte{}
-	must(w, results.Each(inputOrder, func(f Frame) error {
+	must(w, results.Each(inputOrder, func(f journal.Frame) error {
 		suffix := SuffixOutput
-		if f.Kind == KindError {
+		if f.Kind == journal.KindError {
 			suffix = SuffixErrors
 		}
 		files[suffix] = append(append(files[suffix], f.Payload...), '\n')

@@ -17,6 +17,7 @@ import (
 	"stoker/store/batchfile"
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/journal"
 )
 
 // Engine is what answers requests; an engine.Engine is one.
@@ -138,7 +139,7 @@ func New(o Options) *Dispatcher {
 	return &Dispatcher{
 		o: o, opening: opening, stopOpening: stop, admitted: make(chan *store.Record, 64), reopened: make(chan *store.Batch), calls: make(chan func()),
 		drain: make(chan time.Duration, 2), done: make(chan struct{}), committed: make(chan commitResult, 1),
-		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: openLimit(), lineLimit: store.MaxPayload,
+		flights: map[engine.Key]*flight{}, flightLimit: maxFlightBytes, openLimit: openLimit(), lineLimit: journal.MaxPayload,
 	}
 }
 

@@ -4,8 +4,8 @@ import (
 	"fmt"
 
 	"stoker/engine"
-	"stoker/store"
 	"stoker/store/batchfile"
+	"stoker/store/journal"
 )
 
 // isolation finds the request that brings the engine down. Requests that were in flight at two deaths run by
@@ -102,7 +102,7 @@ func (d *Dispatcher) blame(f *flight, alone bool) error {
 	}
 	f.again = true
 	f.run.dirty = true
-	_, err := f.run.batch.Append(store.Frame{Kind: store.KindSuspect, Seq: f.seq, Status: uint16(min(f.deaths, 1<<15))})
+	_, err := f.run.batch.Append(journal.Frame{Kind: journal.KindSuspect, Seq: f.seq, Status: uint16(min(f.deaths, 1<<15))})
 	return d.patient(err)
 }
 

@@ -19,6 +19,7 @@ import (
 	"stoker/engine"
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/store/journal"
 	"stoker/test/faultfs"
 )
 
@@ -271,8 +272,8 @@ func (r *rig) errorLines(id string) []string {
 	}
 	defer results.Close()
 	var lines []string
-	err = results.Each(true, func(f store.Frame) error {
-		if f.Kind == store.KindError {
+	err = results.Each(true, func(f journal.Frame) error {
+		if f.Kind == journal.KindError {
 			lines = append(lines, string(f.Payload))
 		}
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"stoker/engine"
-	"stoker/store"
 	"stoker/store/batchfile"
+	"stoker/store/journal"
 )
 
 // answer records what the engine made of a request.
@@ -36,8 +36,8 @@ func (d *Dispatcher) answer(a engine.Answer) error {
 	if len(line) > d.lineLimit {
 		return d.recordFailure(r, f.seq, &f.req.Ref, badGateway(fmt.Sprintf("the engine's response makes a line of %d bytes", len(line))))
 	}
-	return d.record(r, store.Frame{
-		Kind: store.KindOutput, Seq: f.seq, Status: 200, Finish: store.FinishOf(info.FinishReason),
+	return d.record(r, journal.Frame{
+		Kind: journal.KindOutput, Seq: f.seq, Status: 200, Finish: journal.FinishOf(info.FinishReason),
 		PromptTokens: clamp(info.PromptTokens), CompletionTokens: clamp(info.CompletionTokens), Payload: line,
 	})
 }
@@ -52,10 +52,10 @@ func (d *Dispatcher) recordFailure(r *run, seq uint32, ref *batchfile.Ref, f bat
 		bare.Metadata = nil
 		d.line = batchfile.AppendError(d.line[:0], &bare, id, requestID, f)
 	}
-	return d.record(r, store.Frame{Kind: store.KindError, Seq: seq, Status: uint16(f.Status), Payload: d.line})
+	return d.record(r, journal.Frame{Kind: journal.KindError, Seq: seq, Status: uint16(f.Status), Payload: d.line})
 }
 
-func (d *Dispatcher) record(r *run, f store.Frame) error {
+func (d *Dispatcher) record(r *run, f journal.Frame) error {
 	fresh, err := r.batch.Append(f)
 	if err := d.patient(err); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (d *Dispatcher) record(r *run, f store.Frame) error {
 	}
 	r.dirty = true
 	d.uncommitted += len(f.Payload)
-	if f.Kind == store.KindOutput {
+	if f.Kind == journal.KindOutput {
 		d.totals.Completed++
 	} else {
 		d.totals.Failed++

@@ -19,6 +19,7 @@ import (
 
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/store/journal"
 	"stoker/test/faultfs"
 )
 
@@ -248,9 +249,9 @@ func (r *rig) end(rec *store.Record) {
 		r.t.Fatal(err)
 	}
 	defer b.Close()
-	kind, state, file := store.KindOutput, store.Completed, store.PublishedFile{Suffix: store.SuffixOutput}
+	kind, state, file := journal.KindOutput, store.Completed, store.PublishedFile{Suffix: store.SuffixOutput}
 	if b.Meta.Refused != nil {
-		kind, state, file.Suffix = store.KindError, store.Failed, store.SuffixErrors
+		kind, state, file.Suffix = journal.KindError, store.Failed, store.SuffixErrors
 	}
 	digest := sha256.New()
 	for seq, ok := b.Next(); ok; seq, ok = b.Next() {
@@ -261,7 +262,7 @@ func (r *rig) end(rec *store.Record) {
 		}
 		record := fmt.Appendf(nil, `{"custom_id":%q}`, id)
 		digest.Write(append(record, '\n'))
-		if _, err := b.Append(store.Frame{Kind: kind, Seq: seq, Payload: record}); err != nil {
+		if _, err := b.Append(journal.Frame{Kind: kind, Seq: seq, Payload: record}); err != nil {
 			r.t.Fatal(err)
 		}
 	}

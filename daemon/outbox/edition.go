@@ -9,6 +9,7 @@ import (
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/journal"
 )
 
 // edition is one batch's way into the outbox.
@@ -113,9 +114,9 @@ func (e *edition) writeResults(results *store.Results, installed []string) ([]st
 		return nil, err
 	}
 	defer failures.abort()
-	err = results.Each(e.inputOrder(), func(f store.Frame) error {
+	err = results.Each(e.inputOrder(), func(f journal.Frame) error {
 		e.p.o.Pulse.Beat()
-		if f.Kind == store.KindOutput {
+		if f.Kind == journal.KindOutput {
 			return output.line(f.Payload)
 		}
 		return failures.line(f.Payload)
@@ -304,7 +305,7 @@ func (e *edition) rename() error {
 		return err
 	}
 	defer results.Close()
-	beat := func(store.Frame) error { e.p.o.Pulse.Beat(); return nil }
+	beat := func(journal.Frame) error { e.p.o.Pulse.Beat(); return nil }
 	if err := results.Each(e.inputOrder(), beat); err != nil {
 		return err
 	}

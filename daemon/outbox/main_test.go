@@ -17,6 +17,7 @@ import (
 
 	"stoker/store"
 	"stoker/store/batchfile"
+	"stoker/store/journal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -128,15 +129,15 @@ func (r *rig) open(id string) *store.Batch {
 // record gives every request that lacks one a record, in reverse order, and commits.
 func (r *rig) record(b *store.Batch) {
 	r.t.Helper()
-	var frames []store.Frame
+	var frames []journal.Frame
 	for seq, ok := b.Next(); ok; seq, ok = b.Next() {
 		req, err := b.Request(seq)
-		kind, payload := store.KindOutput, fmt.Appendf(nil, `{"custom_id":%q,"response":"%d"}`, req.CustomID, seq)
+		kind, payload := journal.KindOutput, fmt.Appendf(nil, `{"custom_id":%q,"response":"%d"}`, req.CustomID, seq)
 		if err != nil || seq%3 == 1 {
-			kind = store.KindError
+			kind = journal.KindError
 			payload = batchfile.AppendError(nil, &req.Ref, "id", "req", batchfile.Failure{Code: "request_timeout", Message: "late"})
 		}
-		frames = append(frames, store.Frame{Kind: kind, Seq: seq, Payload: payload})
+		frames = append(frames, journal.Frame{Kind: kind, Seq: seq, Payload: payload})
 	}
 	slices.Reverse(frames)
 	for _, f := range frames {

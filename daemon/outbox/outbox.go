@@ -18,6 +18,7 @@ import (
 	"stoker/store"
 	"stoker/store/durable"
 	"stoker/store/faults"
+	"stoker/store/journal"
 )
 
 // Settings are what may change while a Publisher runs.
@@ -338,7 +339,7 @@ func (p *Publisher) publish(b *store.Batch) error {
 		}
 		faults.Crash("publish.finalizing")
 		err := p.publishFiles(b)
-		if errors.Is(err, store.ErrDamaged) {
+		if errors.Is(err, journal.ErrDamaged) {
 			return p.reopen(b, err)
 		}
 		if err != nil {

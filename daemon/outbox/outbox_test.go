@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"stoker/store"
 	"stoker/store/durable"
+	"stoker/store/journal"
 	"stoker/test/faultfs"
 )
 
@@ -360,7 +361,7 @@ func TestDamagedJournal(t *testing.T) {
 			if !ok || seq != 2 {
 				t.Fatalf("request %d runs again (%t), want 2", seq, ok)
 			}
-			if _, err := b.Append(store.Frame{Kind: store.KindOutput, Seq: seq, Payload: []byte(`{"custom_id":"line-3","response":"another"}`)}); err != nil {
+			if _, err := b.Append(journal.Frame{Kind: journal.KindOutput, Seq: seq, Payload: []byte(`{"custom_id":"line-3","response":"another"}`)}); err != nil {
 				t.Fatal(err)
 			}
 			r.finish(b)

@@ -46,6 +46,7 @@ func TestLayers(t *testing.T) {
 		{"the store knows neither who fills nor who reads it", func(p string) bool { return within(p, "stoker/store") }, []string{"stoker/engine", "stoker/daemon"}},
 		{"the engine knows no batches", func(p string) bool { return within(p, "stoker/engine") }, []string{"stoker/daemon", "stoker/store/batchfile", "go.etcd.io/bbolt"}},
 		{"line formats and names are pure", func(p string) bool { return p == "stoker/store/batchfile" || p == "stoker/store/layout" }, []string{"os", "stoker/store/durable"}},
+		{"a journal knows no lines", func(p string) bool { return p == "stoker/store/journal" }, []string{"stoker/store/batchfile", "stoker/store/dedupe"}},
 		{"only the commands know the command line", func(p string) bool { return !within(p, "stoker/cmd") }, []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
 		{"only the service's room knows service managers", func(p string) bool { return p != "stoker/packaging/service" }, []string{"github.com/kardianos/service"}},
 		{"what is embedded depends on nothing", func(p string) bool { return p == "stoker/packaging" }, []string{"stoker/daemon", "stoker/engine", "stoker/store"}},

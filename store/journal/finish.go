@@ -1,4 +1,4 @@
-package store
+package journal
 
 // Finish is a finish_reason in one byte of a frame.
 type Finish uint8

@@ -1,4 +1,4 @@
-package store
+package journal
 
 import (
 	"bytes"
@@ -22,33 +22,40 @@ var sampleFrames = []Frame{
 	{Kind: KindHanded, Seq: 9, Payload: []byte{}},
 }
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // sameBytes compares payloads, and sees no difference between none and an empty one.
 var sameBytes = cmp.Comparer(bytes.Equal)
 
 func encodeFrames(frames ...Frame) []byte {
-	b := []byte(journalHead)
+	b := []byte(head)
 	for _, f := range frames {
 		b = appendFrame(b, f)
 	}
 	return b
 }
 
-func journalFileOf(t testing.TB, content []byte) *os.File {
+func journalFileOf(t testing.TB, content []byte) durable.File {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), journalFile)
+	path := filepath.Join(t.TempDir(), "journal")
 	must(t, os.WriteFile(path, content, 0o600))
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := durable.Local{}.OpenFile(path, os.O_RDWR, 0)
 	must(t, err)
 	t.Cleanup(func() { f.Close() })
 	return f
 }
 
 // scanned returns the frames of a journal and where the last one ends.
-func scanned(t testing.TB, f source, resync bool) (frames []Frame, valid int64) {
+func scanned(t testing.TB, f durable.File, resync bool) (frames []Frame, valid int64) {
 	t.Helper()
 	st, err := f.Stat()
 	must(t, err)
-	valid, err = scanJournal(f, journalStart, st.Size(), resync, func(_ int64, f Frame) error {
+	valid, err = (&Journal{f: f}).Scan(t.Context(), Start, st.Size(), resync, func(_ int64, f Frame) error {
 		f.Payload = bytes.Clone(f.Payload)
 		frames = append(frames, f)
 		return nil
@@ -58,25 +65,26 @@ func scanned(t testing.TB, f source, resync bool) (frames []Frame, valid int64) 
 }
 
 func TestJournalRoundTrip(t *testing.T) {
-	path := filepath.Join(t.TempDir(), journalFile)
-	j, err := createJournal(durable.Local{}, path)
+	path := filepath.Join(t.TempDir(), "journal")
+	must(t, Create(durable.Local{}, path))
+	j, err := Open(durable.Local{}, path, os.O_RDWR)
 	must(t, err)
 	big := Frame{Kind: KindOutput, Seq: 3, Payload: bytes.Repeat([]byte("x"), flushAt+1)}
 	want := append(slices.Clone(sampleFrames), big)
 	for _, f := range want {
-		must(t, j.append(f))
+		must(t, j.Append(f))
 	}
-	must(t, j.flush())
-	must(t, j.close())
-	j, err = openJournal(durable.Local{}, path, os.O_RDWR)
+	must(t, j.Flush())
+	must(t, j.Close())
+	j, err = Open(durable.Local{}, path, os.O_RDWR)
 	must(t, err)
-	defer j.close()
+	defer j.Close()
 	got, valid := scanned(t, j.f, false)
 	if diff := cmp.Diff(want, got, sameBytes); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
 	}
-	if valid != j.offset {
-		t.Errorf("valid up to %d, want the end at %d", valid, j.offset)
+	if valid != j.size {
+		t.Errorf("valid up to %d, want the end at %d", valid, j.size)
 	}
 }
 
@@ -92,10 +100,10 @@ func TestEveryDamageLeavesAPrefix(t *testing.T) {
 			t.Fatalf("%s: valid up to %d, want %d", name, valid, want)
 		}
 	}
-	for n := len(journalHead); n <= len(whole); n++ {
+	for n := len(head); n <= len(whole); n++ {
 		check(t, "truncated", whole[:n])
 	}
-	for at := len(journalHead); at < len(whole); at++ {
+	for at := len(head); at < len(whole); at++ {
 		for _, mask := range []byte{0x01, 0x80, 0xff} {
 			content := bytes.Clone(whole)
 			content[at] ^= mask
@@ -114,8 +122,8 @@ func TestResyncFindsFramesBehindDamage(t *testing.T) {
 		want    []Frame
 	}{
 		{"flipped payload", flip(whole, second-1), sampleFrames[1:]},
-		{"flipped length", flip(whole, len(journalHead)+12), sampleFrames[1:]},
-		{"two damaged", flip(flip(whole, len(journalHead)), second), sampleFrames[2:]},
+		{"flipped length", flip(whole, len(head)+12), sampleFrames[1:]},
+		{"two damaged", flip(flip(whole, len(head)), second), sampleFrames[2:]},
 		{"garbage between", slices.Concat(whole[:second], []byte("SJSJ\x01"), whole[second:]), sampleFrames},
 		{"last one torn", whole[:len(whole)-1], allButLast},
 	} {
@@ -138,9 +146,9 @@ func flip(b []byte, at int) []byte {
 }
 
 func TestScanOfNothing(t *testing.T) {
-	f := journalFileOf(t, []byte(journalHead[:3]))
+	f := journalFileOf(t, []byte(head[:3]))
 	for _, end := range []int64{-1, 0, 3, 8} {
-		valid, err := scanJournal(f, 8, end, true, func(int64, Frame) error { return errors.New("a frame") })
+		valid, err := (&Journal{f: f}).Scan(t.Context(), 8, end, true, func(int64, Frame) error { return errors.New("a frame") })
 		if err != nil || valid != 8 {
 			t.Errorf("to %d: valid up to %d, %v", end, valid, err)
 		}
@@ -155,24 +163,24 @@ func TestJournalHeads(t *testing.T) {
 	}{
 		{"damaged", string(flip([]byte(frames), 3)), true},
 		{"empty", "", true}, // cut off, and mended by recovery
-		{"cut off", journalHead[:5], true},
-		{"whole", journalHead, true},
+		{"cut off", head[:5], true},
+		{"whole", head, true},
 		{"other version", "STOKERJ9", false},
 		{"something else", "{}\n", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			j, err := openJournal(durable.Local{}, journalFileOf(t, []byte(test.content)).Name(), os.O_RDWR)
+			j, err := Open(durable.Local{}, journalFileOf(t, []byte(test.content)).Name(), os.O_RDWR)
 			if (err == nil) != test.ok {
 				t.Fatalf("error %v", err)
 			}
 			if err != nil {
 				return
 			}
-			defer j.close()
-			must(t, j.mendHead())
-			want := journalHead + test.content[min(len(journalHead), len(test.content)):]
-			if got, _ := os.ReadFile(j.f.Name()); string(got) != want || j.offset != int64(len(want)) {
-				t.Errorf("mended to %q, offset %d", got, j.offset)
+			defer j.Close()
+			must(t, j.MendHead())
+			want := head + test.content[min(len(head), len(test.content)):]
+			if got, _ := os.ReadFile(j.f.Name()); string(got) != want || j.size != int64(len(want)) {
+				t.Errorf("mended to %q, offset %d", got, j.size)
 			}
 		})
 	}
@@ -180,25 +188,26 @@ func TestJournalHeads(t *testing.T) {
 
 // A full disk is a pause: nothing that was appended is lost, and nothing of a failed write stays.
 func TestFullDiskKeepsFrames(t *testing.T) {
-	path := filepath.Join(t.TempDir(), journalFile)
-	j, err := createJournal(durable.Local{}, path)
+	path := filepath.Join(t.TempDir(), "journal")
+	must(t, Create(durable.Local{}, path))
+	j, err := Open(durable.Local{}, path, os.O_RDWR)
 	must(t, err)
-	defer j.close()
+	defer j.Close()
 	good := j.f
 	full, err := durable.Local{}.OpenFile("/dev/full", os.O_RDWR, 0)
 	must(t, err)
 	defer full.Close()
 
-	must(t, j.append(sampleFrames[0]))
+	must(t, j.Append(sampleFrames[0]))
 	j.f = full
-	if err := j.flush(); err == nil {
+	if err := j.Flush(); err == nil {
 		t.Fatal("wrote to a full disk")
 	}
-	if err := j.appendNow(sampleFrames[1]); err == nil {
+	if err := j.AppendNow(sampleFrames[1]); err == nil {
 		t.Fatal("wrote to a full disk")
 	}
 	j.f = good
-	must(t, j.appendNow(sampleFrames[2]))
+	must(t, j.AppendNow(sampleFrames[2]))
 	got, _ := scanned(t, good, false)
 	if diff := cmp.Diff([]Frame{sampleFrames[0], sampleFrames[2]}, got, sameBytes); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
@@ -208,9 +217,9 @@ func TestFullDiskKeepsFrames(t *testing.T) {
 func TestFrameCacheSurvivesAnyOffset(t *testing.T) {
 	content := encodeFrames(sampleFrames...)
 	f := journalFileOf(t, content)
-	frames := frameCache{f: f, end: int64(len(content))}
+	frames := Reader{f: f, end: int64(len(content))}
 	for _, at := range []int64{8, -1, 0, 9, int64(len(content)), 1 << 40, 1<<63 - 1, -1 << 63, 8} {
-		if _, err := frames.read(at); (err == nil) != (at == 8) {
+		if _, err := frames.Read(at); (err == nil) != (at == 8) {
 			t.Errorf("at %d: %v", at, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package store
+package durable
 
 import (
 	"encoding/binary"
@@ -10,12 +10,12 @@ import (
 
 // countedFile counts the bytes that are read of it.
 type countedFile struct {
-	source
+	Source
 	bytes, reads int
 }
 
 func (f *countedFile) ReadAt(b []byte, at int64) (int, error) {
-	n, err := f.source.ReadAt(b, at)
+	n, err := f.Source.ReadAt(b, at)
 	f.bytes += n
 	f.reads++
 	return n, err
@@ -40,10 +40,10 @@ func TestBlockReads(t *testing.T) {
 		inOrder[i], nearly[i] = i, min(lines-1, i+random.IntN(300))
 	}
 	for name, order := range map[string][]int{"in order": inOrder, "nearly": nearly, "random": random.Perm(lines)} {
-		var b block
-		counted := &countedFile{source: f}
+		var b Block
+		counted := &countedFile{Source: f}
 		for _, i := range order {
-			got, err := b.read(counted, int64(i)*length, length)
+			got, err := b.Read(counted, int64(i)*length, length)
 			must(t, err)
 			if len(got) != length || binary.LittleEndian.Uint32(got) != uint32(i) {
 				t.Fatalf("%s: read another line than %d", name, i)
@@ -64,11 +64,11 @@ func TestBlockReadsAfterAJump(t *testing.T) {
 	f, err := os.Open(path)
 	must(t, err)
 	defer f.Close()
-	counted := &countedFile{source: f}
-	var b block
+	counted := &countedFile{Source: f}
+	var b Block
 	read := func(from, to int64) {
 		for i := from; i < to; i++ {
-			_, err := b.read(counted, i*rowSize, rowSize)
+			_, err := b.Read(counted, i*32, 32)
 			must(t, err)
 		}
 	}
