@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -425,30 +424,4 @@ func admittedFaults(t *testing.T, folder string, m *Meta) (faults []*batchfile.L
 		}
 	}
 	return faults
-}
-
-// FuzzDecode unpacks arbitrary bytes as a compressed stream: it ends, with what it holds or with an error that says
-// whether more may come.
-func FuzzDecode(f *testing.F) {
-	gz := []byte(gzipped(f, lines(2)))
-	f.Add(gz, false)
-	f.Add(gz[:len(gz)-3], false)
-	f.Add(slices.Concat(gz, gz), false)
-	f.Add(append(bytes.Clone(gz), "trailing"...), false)
-	f.Add([]byte("\x28\xb5\x2f\xfd\x04\x00\x41\x00\x00hello\x0a\x00\x00\x00\x00"), true)
-	f.Add([]byte("\x28\xb5\x2f\xfd\x00\xff"), true)
-	f.Fuzz(func(t *testing.T, packed []byte, isZstd bool) {
-		c := Gzip
-		if isZstd {
-			c = Zstd
-		}
-		r, err := decode(bytes.NewReader(packed), c)
-		if err == nil {
-			_, err = io.Copy(io.Discard, io.LimitReader(r, 1<<24))
-			must(t, r.Close())
-		}
-		if corrupt, ok := errors.AsType[*streamError](err); err != nil && (!ok || corrupt.Error() == "") {
-			t.Fatalf("%q: %v", packed, err)
-		}
-	})
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/oklog/ulid/v2"
 
+	"stoker/store/batchfile"
 	"stoker/store/durable"
 	"stoker/store/layout"
 )
@@ -38,12 +39,12 @@ type Meta struct {
 
 // Input is the file as it was dropped.
 type Input struct {
-	Name        FileName       `json:"name"`
-	Compression Compression    `json:"compression,omitzero"`
-	SHA256      durable.SHA256 `json:"sha256"` // of the file as dropped
-	Bytes       int64          `json:"bytes"`  // likewise
-	Snapshot    int64          `json:"snapshot_bytes"`
-	ModTime     int64          `json:"mtime_ns"` // when it was copied, to notice later changes
+	Name        FileName              `json:"name"`
+	Compression batchfile.Compression `json:"compression,omitzero"`
+	SHA256      durable.SHA256        `json:"sha256"` // of the file as dropped
+	Bytes       int64                 `json:"bytes"`  // likewise
+	Snapshot    int64                 `json:"snapshot_bytes"`
+	ModTime     int64                 `json:"mtime_ns"` // when it was copied, to notice later changes
 }
 
 // Refusal is why a batch fails as a whole. Line is 0 where no line is at fault.

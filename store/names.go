@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"stoker/store/batchfile"
 	"stoker/store/layout"
 )
 
@@ -41,15 +42,6 @@ func (n *FileName) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 // String returns the name for people and logs, with what is not UTF-8 replaced.
 func (n FileName) String() string { return strings.ToValidUTF8(string(n), "\uFFFD") }
 
-// Compression is how an input's bytes are packed, told by its suffix.
-type Compression string
-
-const (
-	Plain Compression = ""
-	Gzip  Compression = "gzip"
-	Zstd  Compression = "zstd"
-)
-
 // maxName is the longest file name of common filesystems, in bytes; LongestSuffix what stoker appends at most.
 const (
 	maxName       = layout.MaxName
@@ -58,21 +50,16 @@ const (
 
 // SplitInputName tells a batch file's name from its suffixes: "x.jsonl.gz" is "x", gzip. ok is false for a name that no
 // batch file has. A stem too long for the suffixes of result files is cut at a character boundary.
-func SplitInputName(name string) (stem string, c Compression, ok bool) {
-	lower := strings.ToLower(name)
-	switch {
-	case strings.HasSuffix(lower, ".jsonl"):
-		stem = name[:len(name)-len(".jsonl")]
-	case strings.HasSuffix(lower, ".jsonl.gz"):
-		stem, c = name[:len(name)-len(".jsonl.gz")], Gzip
-	case strings.HasSuffix(lower, ".jsonl.zst"):
-		stem, c = name[:len(name)-len(".jsonl.zst")], Zstd
+func SplitInputName(name string) (stem string, c batchfile.Compression, ok bool) {
+	name, c = batchfile.CompressionOf(name)
+	cut := len(name) - len(suffixInput)
+	if cut <= 0 || !strings.EqualFold(name[cut:], suffixInput) {
+		return "", batchfile.Plain, false
 	}
-	if stem == "" {
-		return "", Plain, false
-	}
-	return CutName(stem, LongestSuffix), c, true
+	return CutName(name[:cut], LongestSuffix), c, true
 }
+
+const suffixInput = ".jsonl"
 
 // CutName cuts a stem, at a character boundary, so that this many bytes fit behind it in a file's name.
 func CutName(stem string, room int) string {

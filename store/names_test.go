@@ -5,23 +5,25 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
+
+	"stoker/store/batchfile"
 )
 
 func TestSplitInputName(t *testing.T) {
 	for _, test := range []struct {
 		name, stem string
-		c          Compression
+		c          batchfile.Compression
 		ok         bool
 	}{
-		{"x.jsonl", "x", Plain, true},
-		{"x.y.JSONL", "x.y", Plain, true},
-		{"x.jsonl.gz", "x", Gzip, true},
-		{"x.Jsonl.Zst", "x", Zstd, true},
-		{".jsonl", "", Plain, false},
-		{"x.json", "", Plain, false},
-		{"x.jsonl.bz2", "", Plain, false},
-		{"jsonl", "", Plain, false},
-		{"\xff.jsonl", "\xff", Plain, true},
+		{"x.jsonl", "x", batchfile.Plain, true},
+		{"x.y.JSONL", "x.y", batchfile.Plain, true},
+		{"x.jsonl.gz", "x", batchfile.Gzip, true},
+		{"x.Jsonl.Zst", "x", batchfile.Zstd, true},
+		{".jsonl", "", batchfile.Plain, false},
+		{"x.json", "", batchfile.Plain, false},
+		{"x.jsonl.bz2", "", batchfile.Plain, false},
+		{"jsonl", "", batchfile.Plain, false},
+		{"\xff.jsonl", "\xff", batchfile.Plain, true},
 	} {
 		stem, c, ok := SplitInputName(test.name)
 		if stem != test.stem || c != test.c || ok != test.ok {

@@ -101,7 +101,7 @@ type snapshot struct {
 	decoded   int64  // bytes of the lines that were copied
 }
 
-func (s *snapshot) take(ctx context.Context, dir string, src io.Reader, c Compression) (err error) {
+func (s *snapshot) take(ctx context.Context, dir string, src io.Reader, c batchfile.Compression) (err error) {
 	out, err := s.fs.OpenFile(filepath.Join(dir, inputFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -133,8 +133,8 @@ func (s *snapshot) take(ctx context.Context, dir string, src io.Reader, c Compre
 
 // copyLines decodes raw into out and indexes its lines. A stream that cannot be decoded to its end sets Refused, or is
 // ErrTruncated while more may come.
-func (s *snapshot) copyLines(raw io.Reader, c Compression, out io.Writer) error {
-	decoded, err := decode(raw, c)
+func (s *snapshot) copyLines(raw io.Reader, c batchfile.Compression, out io.Writer) error {
+	decoded, err := batchfile.Decode(raw, c)
 	if err != nil {
 		return s.badStream(err)
 	}
@@ -171,11 +171,11 @@ func (s *snapshot) copyLines(raw io.Reader, c Compression, out io.Writer) error 
 
 // badStream decides on an error of reading: the disk's are the caller's, the compression's are the file's fault.
 func (s *snapshot) badStream(err error) error {
-	var corrupt *streamError
+	var corrupt *batchfile.StreamError
 	if !errors.As(err, &corrupt) {
 		return err
 	}
-	if corrupt.truncated && !s.admission.Complete {
+	if corrupt.Truncated && !s.admission.Complete {
 		return ErrTruncated
 	}
 	s.refuse("invalid_encoding", corrupt.Error(), 0)
@@ -276,4 +276,20 @@ func (s *snapshot) customID(out durable.File, seq uint32) (string, error) {
 	}
 	req, err := s.parser.Parse(s.line, int64(w.line))
 	return req.CustomID, err
+}
+
+// contextReader stops a long copy when the daemon stops.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+	n   int64 // bytes read
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }

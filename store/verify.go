@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"stoker/store/batchfile"
 	"stoker/store/durable"
 )
 
@@ -263,7 +264,7 @@ func (v *verifier) checkSnapshot(ctx context.Context) (ok bool) {
 	for seq := uint32(0); ok && seq < m.Requests && ctx.Err() == nil; seq++ {
 		v.checkLine(seq)
 	}
-	if !ok || m.Input.Compression != Plain {
+	if !ok || m.Input.Compression != batchfile.Plain {
 		return ok
 	}
 	got, _, err := durable.Hash(v.store.fs, s.input.Name())

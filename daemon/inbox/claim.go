@@ -16,6 +16,7 @@ import (
 
 	"stoker/daemon/share"
 	"stoker/store"
+	"stoker/store/batchfile"
 	"stoker/store/durable"
 	"stoker/store/faults"
 )
@@ -287,7 +288,7 @@ func (in *Inbox) mayAdmit(c *claim) bool {
 // isLarge reports whether a file may be large, as a compressed one always may.
 func (c *claim) isLarge() bool {
 	_, compression, _ := store.SplitInputName(string(c.name))
-	return c.print.size > largeFile || compression != store.Plain
+	return c.print.size > largeFile || compression != batchfile.Plain
 }
 
 func (in *Inbox) largeAdmissions() (n int) {

@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"stoker/store"
+	"stoker/store/batchfile"
 	"stoker/store/durable"
 	"stoker/store/faults"
 	"stoker/store/layout"
@@ -216,7 +217,7 @@ func (in *Inbox) judgeTail(k fileKey, f *file, quiet time.Duration) {
 		return
 	}
 	_, compression, _ := store.SplitInputName(string(k.name))
-	f.tail = !ends && compression == store.Plain
+	f.tail = !ends && compression == batchfile.Plain
 	if f.tail && in.o.Ready == ReadySettle && quiet < in.o.TailGrace {
 		f.wait(fmt.Sprintf("last line has no newline, %s", quiet.Round(time.Second)))
 		f.due = f.seen.Add(in.o.TailGrace)

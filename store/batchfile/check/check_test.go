@@ -166,8 +166,12 @@ func TestCompressed(t *testing.T) {
 		write("plain.jsonl.zst", []byte(good)),
 		filepath.Join(dir, "missing.jsonl"),
 	} {
-		if _, err := File(t.Context(), path, Options{MaxLine: 100}); err == nil || !strings.Contains(err.Error(), path) {
+		_, err := File(t.Context(), path, Options{MaxLine: 100})
+		if err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: error %v, want one that names the file", path, err)
+		}
+		if _, corrupt := errors.AsType[*batchfile.StreamError](err); corrupt == strings.Contains(path, "missing") {
+			t.Errorf("%s: error %v, want the one that admission gives", path, err)
 		}
 	}
 }

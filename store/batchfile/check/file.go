@@ -3,12 +3,9 @@ package check
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
-	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
+	"stoker/store/batchfile"
 )
 
 // File checks the batch file at path, decoded if its name ends in .gz or .zst, in any case.
@@ -18,7 +15,8 @@ func File(ctx context.Context, path string, opts Options) (Report, error) {
 		return Report{}, fmt.Errorf("check: %w", err)
 	}
 	defer f.Close()
-	r, err := decode(f, path)
+	_, compression := batchfile.CompressionOf(path)
+	r, err := batchfile.Decode(f, compression)
 	if err != nil {
 		return Report{}, fmt.Errorf("check %s: %w", path, err)
 	}
@@ -28,18 +26,4 @@ func File(ctx context.Context, path string, opts Options) (Report, error) {
 		return report, fmt.Errorf("check %s: %w", path, err)
 	}
 	return report, nil
-}
-
-func decode(f io.Reader, name string) (io.ReadCloser, error) {
-	switch lower := strings.ToLower(name); {
-	case strings.HasSuffix(lower, ".gz"):
-		return gzip.NewReader(f)
-	case strings.HasSuffix(lower, ".zst"):
-		d, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	}
-	return io.NopCloser(f), nil
 }

@@ -1,26 +1,45 @@
-package store
+package batchfile
 
 import (
 	"bufio"
 	"compress/gzip"
-	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
 
-// streamError is a fault of a compressed stream.
-type streamError struct {
-	err       error
-	truncated bool
+// Compression is how a file's bytes are packed.
+type Compression string
+
+const (
+	Plain Compression = ""
+	Gzip  Compression = "gzip"
+	Zstd  Compression = "zstd"
+)
+
+// CompressionOf tells a file's compression by the suffix of its name, in any case, and returns the name without that.
+func CompressionOf(name string) (unpacked string, c Compression) {
+	for suffix, c := range map[string]Compression{".gz": Gzip, ".zst": Zstd} {
+		if cut := len(name) - len(suffix); cut >= 0 && strings.EqualFold(name[cut:], suffix) {
+			return name[:cut], c
+		}
+	}
+	return name, Plain
 }
 
-func (e *streamError) Error() string { return "the compressed file cannot be read: " + e.err.Error() }
-func (e *streamError) Unwrap() error { return e.err }
+// StreamError is a fault of a compressed stream.
+type StreamError struct {
+	Truncated bool // more may come
+	err       error
+}
 
-// decode unpacks r. The decoder's own errors come as *streamError; those of r stay as they are.
-func decode(r io.Reader, c Compression) (io.ReadCloser, error) {
+func (e *StreamError) Error() string { return "the compressed file cannot be read: " + e.err.Error() }
+func (e *StreamError) Unwrap() error { return e.err }
+
+// Decode unpacks r. The decoder's own errors come as *StreamError; those of r stay as they are.
+func Decode(r io.Reader, c Compression) (io.ReadCloser, error) {
 	src := &errorKeeper{r: r}
 	switch c {
 	case Gzip:
@@ -74,21 +93,5 @@ func (k *errorKeeper) classify(err error) error {
 	if k.err != nil {
 		return k.err
 	}
-	return &streamError{err: err, truncated: errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)}
-}
-
-// contextReader stops a long copy when the daemon stops.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-	n   int64 // bytes read
-}
-
-func (c *contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	return n, err
+	return &StreamError{err: err, Truncated: errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)}
 }
