@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -62,9 +63,9 @@ func (c *checks) environment() {
 
 // vllmArgs leaves it to vLLM, which knows its arguments by version, to judge all but the spelling.
 func (c *checks) vllmArgs() {
-	inEngine := map[string]string{
-		"model": "model", "revision": "revision", "max_model_len": "max_model_len",
-		"gpu_memory_utilization": "gpu_memory_utilization", "served_model_name": "served_names",
+	inEngine := map[string]string{"served_model_name": "served_names"}
+	for _, name := range fieldNames(reflect.TypeFor[Engine]()) {
+		inEngine[name] = name
 	}
 	for _, name := range sortedNames(c.loaded.Engine.Args) {
 		k := key{"engine", "args", name}

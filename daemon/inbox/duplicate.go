@@ -176,7 +176,7 @@ func (a *archiver) noteDuplicate(d *duplicate) error {
 		Queue         string         `json:"queue"`
 		DuplicateOf   string         `json:"duplicate_of"`
 		Message       string         `json:"message"`
-	}{1, d.name, d.queue, d.of, "the same file is batch " + d.of + ", which had not ended; this copy was not run"}
+	}{1, d.name, d.queue, d.of, "the same file is batch " + d.of + "; this copy was not run"}
 	b, err := json.Marshal(note, jsontext.WithIndent("  "))
 	if err != nil {
 		return fmt.Errorf("encode duplicate note: %w", err)

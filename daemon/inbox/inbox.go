@@ -119,24 +119,22 @@ type Status struct {
 // Claimed counts the files that are claimed and no batches yet.
 func (s *Status) Claimed() (n int) {
 	for _, w := range s.Waiting {
-		if w.State == stateClaimed {
+		if w.ID != "" {
 			n++
 		}
 	}
 	return n
 }
 
-const stateClaimed = "claimed"
-
 // Waiting is a file that is not a batch yet.
 type Waiting struct {
 	Queue  string         `json:"queue,omitzero"`
 	Name   store.FileName `json:"name"`
 	Bytes  int64          `json:"bytes"`
-	State  string         `json:"state"` // settling, waiting, claimed, ignored
+	State  string         `json:"state"` // settling, waiting, ignored
 	Reason string         `json:"reason"`
-	Since  time.Time      `json:"since"`
-	ID     string         `json:"id,omitzero"` // once claimed
+	Since  time.Time      `json:"since,omitzero"`
+	ID     string         `json:"id,omitzero"` // once claimed: then it waits to become a batch
 }
 
 // Foreign is another stoker's folder under .processing.
@@ -397,7 +395,7 @@ func (in *Inbox) report() {
 		s.Waiting = append(s.Waiting, Waiting{Queue: k.queue, Name: k.name, Bytes: f.print.size, State: f.state, Reason: f.reason, Since: f.seen})
 	}
 	for _, c := range in.claims {
-		s.Waiting = append(s.Waiting, Waiting{Queue: c.queue, Name: c.name, State: stateClaimed, Reason: c.reason, Since: c.since, ID: c.id})
+		s.Waiting = append(s.Waiting, Waiting{Queue: c.queue, Name: c.name, State: stateWaiting, Reason: c.reason, Since: c.since, ID: c.id})
 	}
 	sortWaiting(s.Waiting)
 	in.mu.Lock()

@@ -188,7 +188,9 @@ func (in *Inbox) observe(k fileKey) bool {
 	return true
 }
 
-func (f *file) wait(reason string) { f.ready, f.state, f.reason = false, "waiting", reason }
+const stateWaiting = "waiting"
+
+func (f *file) wait(reason string) { f.ready, f.state, f.reason = false, stateWaiting, reason }
 
 // judge decides whether a file is complete.
 func (in *Inbox) judge(k fileKey, f *file) {
@@ -223,7 +225,7 @@ func (in *Inbox) judgeTail(k fileKey, f *file, quiet time.Duration) {
 		f.due = f.seen.Add(in.o.TailGrace)
 		return
 	}
-	f.ready, f.state, f.reason = true, "waiting", "ready to be taken"
+	f.ready, f.state, f.reason = true, stateWaiting, "ready to be taken"
 }
 
 func (in *Inbox) endsInNewline(path string, size int64) (bool, error) {

@@ -4,6 +4,7 @@ package echo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -49,6 +50,8 @@ type engine struct {
 	model     string
 	served    []string
 
+	choices map[string]int // how many answers a request gets that does not say, by the id of its defaults
+
 	out  *protocol.Writer
 	ctx  context.Context // ends when the requests do
 	work sync.WaitGroup  // delayed answers and statistics
@@ -65,7 +68,7 @@ type engine struct {
 // worker could not start with.
 func Run(requests io.Reader, replies io.Writer) error {
 	ctx, cancel := context.WithCancel(context.Background())
-	e := &engine{out: protocol.NewWriter(replies), ctx: ctx, slots: make(chan struct{}, sequences)}
+	e := &engine{out: protocol.NewWriter(replies), ctx: ctx, slots: make(chan struct{}, sequences), choices: map[string]int{}}
 	defer e.out.Close()
 	defer e.work.Wait()
 	defer cancel()
@@ -97,6 +100,12 @@ type request struct {
 	Model string         `json:"model"`
 	Names []string       `json:"served_names"`
 	Args  map[string]any `json:"args"`
+
+	ID       string         `json:"id"` // of defaults
+	Params   jsontext.Value `json:"params"`
+	Defaults string         `json:"defaults"` // of a request
+
+	choices int // that its defaults ask for
 }
 
 // lenient leaves it to the reader of a batch file to refuse what is odd: an engine must not die of it.
@@ -118,7 +127,14 @@ func (e *engine) handle(line []byte) (stop bool, err error) {
 		e.send(fmt.Appendf(nil, `{"type":"pong","seq":%d}`, m.Seq))
 	case "stop":
 		return true, nil
+	case "defaults":
+		var params struct {
+			N int `json:"n"`
+		}
+		_ = json.Unmarshal(m.Params, &params, lenient) // the configuration checks them, and echo needs no other
+		e.choices[m.ID] = params.N
 	case "request":
+		m.choices = e.choices[m.Defaults]
 		e.accept(&m)
 	}
 	return false, nil
@@ -141,7 +157,9 @@ func parseRequest(line []byte) (m request, ok bool) {
 	}
 	k, err1 := strconv.ParseUint(string(key), 10, 64)
 	n, err2 := strconv.ParseInt(string(number), 10, 64)
-	return request{Type: "request", Key: k, URL: string(url), Line: n, Body: body[:len(body)-1]}, err1 == nil && err2 == nil
+	return request{
+		Type: "request", Key: k, URL: string(url), Line: n, Body: body[:len(body)-1], Defaults: string(bytes.Trim(defaults, `"`)),
+	}, err1 == nil && err2 == nil
 }
 
 // send queues a reply.
@@ -278,6 +296,7 @@ func (e *engine) answer(m *request) {
 	case e.hangOn != "" && b.contains(e.hangOn):
 		e.hung.Store(true)
 	}
+	b.N = cmp.Or(b.N, m.choices)
 	if e.hung.Load() {
 		return // a hung engine answers nothing any more, but its pings
 	}

@@ -104,6 +104,24 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// What a request leaves out comes from its defaults. An echo has use for the number of answers only.
+func TestDefaults(t *testing.T) {
+	r := rehearse(t, `{"type":"start","args":{}}`)
+	defer r.leave()
+	r.say(`{"type":"defaults","id":"b1","params":{"n":2,"temperature":0.5}}`)
+	for body, want := range map[string]int{
+		`"defaults":"b1","body":{"prompt":"x"}`:       2,
+		`"defaults":"b1","body":{"prompt":"x","n":3}`: 3,
+		`"body":{"prompt":"x"}`:                       1,
+		`"defaults":"b2","body":{"prompt":"x"}`:       1,
+	} {
+		r.say(`{"type":"request","key":1,"url":"/v1/completions","form":"simple","line":1,` + body + `}`)
+		if got := r.hear("result"); strings.Count(got, `"index":`) != want {
+			t.Errorf("%s: want %d answers: %s", body, want, got)
+		}
+	}
+}
+
 func TestFailEvery(t *testing.T) {
 	r := rehearse(t, `{"type":"start","args":{"fail_every":3}}`)
 	defer r.leave()

@@ -67,8 +67,8 @@ func (p *Parser) salvage(text []byte, number int64) Ref {
 	if jsontext.Value(env.customID.raw).IsValid() {
 		ref.CustomID, ref.HasID = customID(env.customID)
 	}
-	if env.metadata.given() && jsontext.Value(env.metadata.raw).IsValid() {
-		ref.Metadata = env.metadata.raw
+	if jsontext.Value(env.metadata.raw).IsValid() {
+		ref.Metadata = env.echo()
 	}
 	return ref
 }
@@ -136,12 +136,17 @@ func (e *envelope) form() Form {
 	return OpenAI
 }
 
+// echo is the metadata that the result line repeats: none that its readers could not read.
+func (e *envelope) echo() []byte {
+	if !e.metadata.given() || checkDepth(e.metadata.raw) != nil {
+		return nil
+	}
+	return e.metadata.raw
+}
+
 // ref reads what the result line will say of the request.
 func (e *envelope) ref(number int64) (Ref, *LineError) {
-	ref := Ref{Line: number, Form: e.form()}
-	if e.metadata.given() {
-		ref.Metadata = e.metadata.raw
-	}
+	ref := Ref{Line: number, Form: e.form(), Metadata: e.echo()}
 	if !e.customID.given() {
 		ref.CustomID, ref.HasID = "line-"+strconv.FormatInt(number, 10), true
 		return ref, nil

@@ -282,6 +282,21 @@ func TestParseDeepNesting(t *testing.T) {
 	checkParse(t, new(Parser), []byte(nested(maxNesting+1)))
 }
 
+// What the error of a line repeats of it can be read.
+func TestDeepMetadataIsNotRepeated(t *testing.T) {
+	deep := strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1)
+	for _, tail := range []string{"}", ","} { // the second one is no JSON
+		_, err := new(Parser).Parse([]byte(`{"prompt":"x","metadata":`+deep+tail), testLine)
+		if fault, ok := errors.AsType[*LineError](err); !ok || fault.Ref.Metadata != nil {
+			t.Errorf("ends in %s: %v, metadata of %d bytes", tail, err, len(fault.Ref.Metadata))
+		}
+	}
+	_, err := new(Parser).Parse([]byte(`{"prompt":"x","metadata":{"a":[1]},"stream":true}`), testLine)
+	if fault, ok := errors.AsType[*LineError](err); !ok || string(fault.Ref.Metadata) != `{"a":[1]}` {
+		t.Errorf("%v", err)
+	}
+}
+
 // checkRequest holds an accepted line against its members.
 func checkRequest(t *testing.T, text []byte, req *Request) {
 	t.Helper()
