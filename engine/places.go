@@ -13,7 +13,7 @@ type places struct {
 
 const (
 	// cacheFull is the share of the KV cache from which on it may be what keeps requests waiting: the prompt that comes next may
-	// need much of the rest. Below it they wait for their prompts to be computed, or the batch is full.
+	// need much of the rest. Below it they wait for their prompts to be computed, or the batch is full, or some just ended.
 	cacheFull = 0.8
 	// fewWaiting are the requests that wait at least beside those that run, so that none is missing where some end together.
 	fewWaiting = 4
@@ -33,11 +33,9 @@ func (p *places) follow(running, waiting int, cache float64) {
 	reserve := max(fewWaiting, running/4)
 	switch {
 	case p.fixed:
-	case cache < cacheFull:
-		p.now = p.most
 	case waiting < reserve/2: // it took more than was foreseen, and may take more yet
 		p.now = min(p.most, 2*p.now)
-	default:
+	case cache >= cacheFull:
 		p.now = min(p.most, running+reserve)
 	}
 }

@@ -21,7 +21,8 @@ func TestPlacesFollowTheEngine(t *testing.T) {
 		"some ended":                      {50, 36, 9, 0.95, 45},
 		"all that wait found room":        {50, 50, 0, 0.95, 100},
 		"all that wait found room, twice": {300, 256, 0, 0.95, 320},
-		"the cache has room again":        {50, 20, 30, 0.6, 320},
+		"the cache has room again":        {50, 50, 0, 0.6, 100},
+		"many ended together":             {50, 10, 40, 0.3, 50},
 	} {
 		p := newPlaces(256, 0)
 		p.now = c.now
@@ -65,7 +66,7 @@ func TestCapacityFollowsStats(t *testing.T) {
 	s := supervise(t, options(t, script(t, `echo "$hello" >&4; echo "$ready" >&4
 echo '{"type":"stats","running":3,"waiting":7,"kv_cache":0.95,"steps":1}' >&4
 echo '{"type":"stats","running":3,"waiting":4,"kv_cache":0.95,"steps":2}' >&4
-echo '{"type":"stats","running":3,"waiting":4,"kv_cache":0.25,"steps":3}' >&4
+echo '{"type":"stats","running":7,"waiting":0,"kv_cache":0.25,"steps":3}' >&4
 serve`)))
 	whole := ready(t, s)
 	for _, want := range []int{7, whole.InFlight} {
