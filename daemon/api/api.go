@@ -195,9 +195,14 @@ type Daemon interface {
 // Server answers on a Unix socket.
 type Server struct{ http *http.Server }
 
-// ErrorBody is what an error looks like.
+// ErrorBody is what an error looks like: OpenAI's envelope.
 type ErrorBody struct {
-	Error string `json:"error"`
+	Error struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    *string `json:"code"`
+	} `json:"error"`
 }
 
 // Listen starts a server on the socket. One that is left over from a dead daemon is replaced.
@@ -216,7 +221,7 @@ func Listen(path string, d Daemon) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
-	s := &Server{&http.Server{Handler: routes(d), ReadHeaderTimeout: 10 * time.Second}}
+	s := &Server{&http.Server{Handler: guard(routes(d)), ReadHeaderTimeout: 10 * time.Second}}
 	go s.http.Serve(l)
 	return s, nil
 }
@@ -277,6 +282,9 @@ func routes(d Daemon) http.Handler {
 	mux.HandleFunc("GET /api/v1/verify", answer(func(r *http.Request) (any, error) {
 		return d.Verify(r.Context(), r.URL.Query().Get("id"))
 	}))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, "there is no "+r.Method+" "+r.URL.Path)
+	})
 	return mux
 }
 
@@ -301,11 +309,21 @@ func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 		case err == nil:
 			write(w, http.StatusOK, body)
 		case errors.Is(err, store.ErrNotFound):
-			write(w, http.StatusNotFound, ErrorBody{err.Error()})
+			refuse(w, http.StatusNotFound, err.Error())
 		default:
-			write(w, http.StatusInternalServerError, ErrorBody{err.Error()})
+			refuse(w, http.StatusInternalServerError, err.Error())
 		}
 	}
+}
+
+// refuse answers with an error, of the type that OpenAI gives such.
+func refuse(w http.ResponseWriter, code int, message string) {
+	var body ErrorBody
+	body.Error.Message, body.Error.Type = message, "invalid_request_error"
+	if code >= http.StatusInternalServerError {
+		body.Error.Type = "server_error"
+	}
+	write(w, code, body)
 }
 
 func write(w http.ResponseWriter, code int, body any) {

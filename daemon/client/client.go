@@ -57,7 +57,7 @@ func (c *Client) Verify(ctx context.Context, id string) (*api.Verification, erro
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://stoker"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -102,11 +102,12 @@ func isDial(err error) bool {
 
 func failure(code int, body []byte) error {
 	var e api.ErrorBody
-	if json.Unmarshal(body, &e) != nil || e.Error == "" {
-		e.Error = http.StatusText(code)
+	message := http.StatusText(code)
+	if json.Unmarshal(body, &e) == nil && e.Error.Message != "" {
+		message = e.Error.Message
 	}
 	if code == http.StatusNotFound {
-		return fmt.Errorf("%s (%w)", e.Error, store.ErrNotFound)
+		return fmt.Errorf("%s (%w)", message, store.ErrNotFound)
 	}
-	return errors.New(e.Error)
+	return errors.New(message)
 }
