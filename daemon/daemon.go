@@ -233,6 +233,7 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	}
 	watched, unwatch := context.WithCancel(ctx)
 	defer d.tellSystemd(watched)()
+	noted := d.keepNotes(watched)
 
 	err := d.wait(ctx)
 	unwatch()
@@ -244,6 +245,7 @@ func (d *Daemon) Run(ctx context.Context, abort <-chan struct{}) error {
 	d.o.Logger.Info().Int("in_flight", d.engine.Status().InFlight).Float64("limit_seconds", limit.Seconds()).
 		Msg("stopping; requests in flight may finish, another signal ends the wait")
 	err = errors.Join(err, d.line.Stop(limit, abort, func() { d.stopEngine(abort) }), d.server.Close())
+	noted()
 	api.Unrecord(d.o.Config.Paths.State)
 	err = errors.Join(err, d.store.Close())
 	if fault := d.store.Fault(); fault != nil {
@@ -307,8 +309,6 @@ func (d *Daemon) start(ctx context.Context) error {
 func (d *Daemon) wait(ctx context.Context) error {
 	look := time.NewTicker(troublesEvery)
 	defer look.Stop()
-	notes, noter := time.NewTicker(firstNote), newNoter()
-	defer notes.Stop()
 	var troubles []share.Trouble
 	for {
 		d.pulses.daemon.Beat()
@@ -323,8 +323,6 @@ func (d *Daemon) wait(ctx context.Context) error {
 		case err := <-d.line.Failed():
 			d.o.Logger.Error().Err(err).Msg("the state cannot be written; stopping")
 			return err
-		case now := <-notes.C:
-			d.writeNotes(noter, now)
 		}
 	}
 }

@@ -31,11 +31,16 @@ func newPlaces(batchSize, configured int) places {
 // follow takes what the engine does with what it holds: cache is the share of its KV cache in use.
 func (p *places) follow(running, waiting int, cache float64) {
 	reserve := max(fewWaiting, running/4)
+	enough := min(p.most, running+reserve)
 	switch {
 	case p.fixed:
+	case waiting == 0 && cache < cacheFull:
+		p.now = p.most
 	case waiting < reserve/2: // it took more than was foreseen, and may take more yet
 		p.now = min(p.most, 2*p.now)
 	case cache >= cacheFull:
-		p.now = min(p.most, running+reserve)
+		p.now = enough
+	default:
+		p.now = max(p.now, enough)
 	}
 }

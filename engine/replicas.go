@@ -135,15 +135,13 @@ func (r *replicas) forget(keys []Key) {
 	}
 }
 
-// take hands on an event, a capacity as part of the sum of all.
+// take hands on an event, a capacity as part of the sum of all. What the sum is after an event is told before it, so that places
+// that are to vanish are not filled once more.
 func (r *replicas) take(m *member, e Event) {
 	switch e := e.(type) {
 	case Capacity:
 		m.capacity = e
-		if sum := r.capacity(); sum != r.told {
-			r.told = sum
-			r.pending = append(r.pending, sum)
-		}
+		r.tellCapacity()
 		return
 	case Answers:
 		for i := range e {
@@ -154,7 +152,15 @@ func (r *replicas) take(m *member, e Event) {
 			r.landed(k)
 		}
 	}
+	r.tellCapacity()
 	r.pending = append(r.pending, e)
+}
+
+func (r *replicas) tellCapacity() {
+	if sum := r.capacity(); sum != r.told {
+		r.told = sum
+		r.pending = append(r.pending, sum)
+	}
 }
 
 // landed forgets who holds a request, and returns who did. Answers come at least once: later ones find nobody.
@@ -167,11 +173,13 @@ func (r *replicas) landed(k Key) *member {
 	return m
 }
 
+// capacity is what the replicas that are ready hold together. One that holds too much counts with that: its places must not be
+// missing where others have some.
 func (r *replicas) capacity() Capacity {
 	var sum Capacity
 	for _, m := range r.all {
 		if c := m.capacity; c.InFlight > 0 {
-			sum.InFlight += c.InFlight
+			sum.InFlight += max(c.InFlight, m.held)
 			sum.Model, sum.Version = c.Model, c.Version
 		}
 	}

@@ -165,3 +165,70 @@ func waitForReplica(t *testing.T, r *replicas, i int, state State) Status {
 	t.Helper()
 	return waitFor(t, r.all[i].Engine, state)
 }
+
+// mute is a replica that says nothing.
+type mute struct{ Engine }
+
+func (mute) Submit([]Request) {}
+
+// crowd is two replicas, whose dispatcher fills every place at once.
+type crowd struct {
+	*replicas
+	inFlight int
+	last     Key
+}
+
+// take has them hear an event of one of them.
+func (c *crowd) take(m *member, e Event) {
+	c.replicas.take(m, e)
+	for _, told := range c.pending {
+		switch told := told.(type) {
+		case Answers:
+			c.inFlight -= len(told)
+		case Capacity:
+			c.fill(told.InFlight)
+		}
+	}
+	c.fill(c.told.InFlight)
+	c.pending = nil
+}
+
+func (c *crowd) fill(places int) {
+	var requests []Request
+	for ; c.inFlight < places; c.inFlight++ {
+		c.last++
+		requests = append(requests, Request{Key: c.last})
+	}
+	c.spread(requests)
+}
+
+func (c *crowd) answer(m *member) {
+	for k, holder := range c.holder {
+		if holder == m {
+			c.take(m, Answers{{Key: k, Status: 200}})
+			return
+		}
+	}
+}
+
+// A replica that holds more than it is to takes no places from the other, and gives up its own.
+func TestReplicaThatHoldsTooMuch(t *testing.T) {
+	one, other := &member{Engine: mute{}}, &member{Engine: mute{}}
+	c := &crowd{replicas: &replicas{all: []*member{one, other}, holder: map[Key]*member{}}}
+	for _, m := range c.all {
+		c.take(m, Capacity{InFlight: 320, Model: "m"})
+	}
+	c.take(one, Capacity{InFlight: 21, Model: "m"})
+	for range 100 {
+		c.answer(other)
+	}
+	if one.held != 320 || other.held != 320 {
+		t.Errorf("they hold %d and %d, want 320 each", one.held, other.held)
+	}
+	for range 310 {
+		c.answer(one)
+	}
+	if one.held != 21 || other.held != 320 {
+		t.Errorf("they hold %d and %d, want 21 and 320", one.held, other.held)
+	}
+}

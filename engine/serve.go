@@ -240,8 +240,8 @@ func (s *supervisor) takeStats(m *message) {
 	l.stats, l.statsAt = *m, l.heard
 	s.state.Running, s.state.Waiting, s.state.KVCache = m.Running, m.Waiting, m.KVCache
 	s.state.PromptTokens, s.state.OutputTokens = m.PromptTokens, m.GenerationTokens
-	if s.state.State != Ready {
-		return
+	if s.state.Capacity == 0 {
+		return // it does not answer, whatever it said before it ended
 	}
 	if l.places.follow(m.Running, m.Waiting, m.KVCache); l.places.now != s.state.Capacity {
 		s.tellCapacity()

@@ -274,7 +274,7 @@ func (s *supervisor) start(log *logFile) (*process, error) {
 
 // prepare finds out how to start a worker, and again if it had to wait for its turn to load: much may have changed meanwhile.
 func (s *supervisor) prepare() (launch Launch, err error) {
-	for waited := true; waited && s.ctx.Err() == nil; waited = s.awaitTurn(launch.SharedGPUs) {
+	for waited := true; waited && s.ctx.Err() == nil; waited = !s.life.turn.was(launch.SharedGPUs) && s.awaitTurn(launch.SharedGPUs) {
 		s.meanwhile(func() { launch, err = s.o.Prepare(s.ctx, s.o.Replica) })
 		if err != nil {
 			return launch, err
@@ -285,7 +285,7 @@ func (s *supervisor) prepare() (launch Launch, err error) {
 
 // awaitTurn waits, until stoker stops, for replicas that load on the same GPUs, and reports whether there were any.
 func (s *supervisor) awaitTurn(gpus string) (waited bool) {
-	if gpus == "" || s.o.turns == nil || s.life.turn.lasts(gpus) {
+	if gpus == "" || s.o.turns == nil {
 		return false
 	}
 	s.endTurn()

@@ -64,5 +64,5 @@ func (t *turns) current(gpus string) *turn {
 	return t.queues[gpus][0]
 }
 
-// lasts reports whether it is a turn to load on these GPUs.
-func (t *turn) lasts(gpus string) bool { return t != nil && t.gpus == gpus && t.over.Err() == nil }
+// was reports whether it is, or was, a turn to load on these GPUs.
+func (t *turn) was(gpus string) bool { return t != nil && t.gpus == gpus }

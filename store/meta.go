@@ -179,7 +179,7 @@ func (m *Meta) check(r *Record) error {
 	switch {
 	case m.Schema != metaSchema:
 		return fmt.Errorf("read meta of %s: schema %d is not %d", r.ID, m.Schema, metaSchema)
-	case !r.fits(m):
+	case !r.isOf(m):
 		return fmt.Errorf("read meta of %s: it does not say what the batch's record says", r.ID)
 	case m.MaxLine < 1 || m.Defaults != nil && m.Defaults.Kind() != jsontext.KindBeginObject:
 		return fmt.Errorf("read meta of %s: damaged", r.ID)
@@ -187,10 +187,13 @@ func (m *Meta) check(r *Record) error {
 	return nil
 }
 
-// fits reports whether the record says what was fixed when the batch was accepted.
-func (r *Record) fits(m *Meta) bool {
-	return r.ID == m.ID && r.Name == m.Name && r.Queue == m.Queue && r.Input == m.Input && r.Requests == m.Requests && r.CreatedAt == m.CreatedAt
+// isOf reports whether the record says what of the batch its results depend on.
+func (r *Record) isOf(m *Meta) bool {
+	return r.ID == m.ID && r.Name == m.Name && r.Queue == m.Queue && r.Input == m.Input && r.Requests == m.Requests
 }
+
+// fits reports whether the record says all that was fixed when the batch was accepted.
+func (r *Record) fits(m *Meta) bool { return r.isOf(m) && r.CreatedAt == m.CreatedAt }
 
 func newRecord(m *Meta) *Record {
 	return &Record{ID: m.ID, Name: m.Name, Queue: m.Queue, Input: m.Input, Requests: m.Requests, State: Validating, CreatedAt: m.CreatedAt}

@@ -115,6 +115,9 @@ func (a *app) dropAndFollow(ctx context.Context, d *daemon.Daemon, p *oncePlan, 
 	select {
 	case <-d.Running():
 	case err := <-done:
+		if ctx.Err() != nil {
+			return nil, cmp.Or(err, error(interrupted()))
+		}
 		return nil, cmp.Or(err, errStopped)
 	}
 	if err := p.dropMissing(ctx, d); err != nil {
@@ -285,7 +288,7 @@ type delivery struct {
 
 // planDelivery says where the results go. Of a run that goes on with one that died, some may be there already.
 func planDelivery(paths []string, output string, hasRoot, resumes bool) ([]delivery, error) {
-	st, err := os.Stat(output)
+	st, err := os.Stat(filepath.Clean(output)) // "FILE/" is none, and FILE is there
 	folder := len(paths) > 1 || strings.HasSuffix(output, "/") || err == nil && st.IsDir()
 	if folder && output != "" && err == nil && !st.IsDir() {
 		return nil, &usageError{fmt.Errorf("--output %s is a file, and the results need a folder", output)}

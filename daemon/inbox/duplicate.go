@@ -64,7 +64,7 @@ func (a *archiver) setAsideOne(d *duplicate) error {
 	if err := a.noteDuplicate(d); err != nil {
 		return durable.Full(a.archiveDir, d.bytes, err)
 	}
-	a.log.Info().Str("name", d.name.String()).Str("batch", d.of).Msg("same file as a batch that has not ended; set aside")
+	a.log.Info().Str("name", d.name.String()).Str("batch", d.of).Msg("same file as another batch; set aside")
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,18 +36,15 @@ const NotesEvery = 30 * time.Second
 // Each call must come after the one before, with what is true at its start or later.
 func (p *Publisher) SetNotes(notes []Note) {
 	p.mu.Lock()
-	if !p.settings.Notes {
-		p.mu.Unlock()
-		return
-	}
 	for _, n := range notes {
-		if !p.gone[n.ID] {
-			p.notes = append(slices.DeleteFunc(p.notes, func(old Note) bool { return old.ID == n.ID }), n)
+		if p.settings.Notes && !p.gone[n.ID] {
+			p.notes[n.ID] = n
 		}
 	}
 	clear(p.gone)
+	wanted := len(p.notes) > 0
 	p.mu.Unlock()
-	if len(notes) > 0 {
+	if wanted {
 		p.signal()
 	}
 }
@@ -54,11 +52,11 @@ func (p *Publisher) SetNotes(notes []Note) {
 func (p *Publisher) writeNotes() {
 	p.mu.Lock()
 	notes := p.notes
-	p.notes = nil
+	p.notes = map[string]Note{}
 	p.mu.Unlock()
-	for _, n := range notes {
-		if err := p.writeNote(n); err != nil {
-			p.o.Logger.Debug().Err(err).Str("batch", n.ID).Msg("cannot write status note")
+	for _, id := range slices.Sorted(maps.Keys(notes)) { // the oldest batch's first
+		if err := p.writeNote(notes[id]); err != nil {
+			p.o.Logger.Debug().Err(err).Str("batch", id).Msg("cannot write status note")
 		}
 	}
 }
@@ -179,8 +177,6 @@ func (p *Publisher) endNote(b *store.Batch) error {
 
 // dropNotes forgets the notes of a batch that has ended, also those still to be handed over. p.mu is held.
 func (p *Publisher) dropNotes(id string) {
-	p.notes = slices.DeleteFunc(p.notes, func(n Note) bool { return n.ID == id })
-	if p.settings.Notes {
-		p.gone[id] = true
-	}
+	delete(p.notes, id)
+	p.gone[id] = true
 }

@@ -148,3 +148,21 @@ func TestNoNoteAfterTheEnd(t *testing.T) {
 		r.wantFiles(results...)
 	})
 }
+
+// What is said of a batch that ended meanwhile is not written, also if notes were off then.
+func TestNoNoteOfWhatEndedBeforeNotesAreWanted(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.o.Settings.Notes = false
+		r.run()
+		b := r.complete("", "x.jsonl", three...)
+		gathered := []Note{noteOf(b)}
+		r.finish(b)
+		r.wantEnded(1)
+		s := r.o.Settings
+		s.Notes = true
+		r.publisher.Configure(s)
+		r.publisher.SetNotes(gathered)
+		r.pass(0)
+		r.wantFiles(results...)
+	})
+}

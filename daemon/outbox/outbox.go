@@ -60,7 +60,7 @@ type Publisher struct {
 	queue     []*store.Batch
 	round     []*store.Batch        // what is being published
 	installed map[*store.Batch]bool // whose files have their names, but which have not ended
-	notes     []Note                // to be written
+	notes     map[string]Note       // to be written, by batch
 	gone      map[string]bool       // batches that ended since notes were last handed over
 	problem   error                 // why nothing can be published now
 	settings  Settings              // as they are to be
@@ -73,7 +73,7 @@ func New(o Options) *Publisher {
 		o.FS = durable.Local{}
 	}
 	o.FS = durable.Shared(o.FS)
-	return &Publisher{o: o, settings: o.Settings, installed: map[*store.Batch]bool{}, gone: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &Publisher{o: o, settings: o.Settings, installed: map[*store.Batch]bool{}, gone: map[string]bool{}, notes: map[string]Note{}, wake: make(chan struct{}, 1)}
 }
 
 // Configure changes the settings, from the next round on. It does not block.
@@ -81,7 +81,7 @@ func (p *Publisher) Configure(s Settings) {
 	p.mu.Lock()
 	p.settings = s
 	if !s.Notes {
-		p.notes = nil
+		clear(p.notes)
 	}
 	p.mu.Unlock()
 	p.signal()

@@ -56,7 +56,7 @@ const (
 	kept     = "records are durable"
 	ended    = "batch has ended"
 	archived = "input is archived"
-	setAside = "same file as a batch that has not ended; set aside"
+	setAside = "same file as another batch; set aside"
 )
 
 // files are what is dropped in one life: two queues beside the inbox itself, lines that cost themselves, a file without
