@@ -76,7 +76,7 @@ type outputDetail struct {
 
 // stokerPart is what OpenAI's object has no place for.
 type stokerPart struct {
-	Name            store.FileName   `json:"name"`
+	Name            string           `json:"name"`
 	Queue           string           `json:"queue"`
 	Input           inputPart        `json:"input"`
 	Output          *filePart        `json:"output"`
@@ -92,7 +92,7 @@ type stokerPart struct {
 }
 
 type inputPart struct {
-	Name    store.FileName `json:"name"`
+	Name    string         `json:"name"`
 	SHA256  durable.SHA256 `json:"sha256"`
 	Bytes   int64          `json:"bytes"`
 	Lines   uint32         `json:"lines"`
@@ -100,7 +100,7 @@ type inputPart struct {
 }
 
 type filePart struct {
-	Name   store.FileName `json:"name"`
+	Name   string         `json:"name"`
 	SHA256 durable.SHA256 `json:"sha256"`
 	Bytes  int64          `json:"bytes"`
 }
@@ -126,8 +126,8 @@ func batchObject(b *store.Batch, pub *store.Publication, totals *store.Totals) (
 		},
 		Metadata: m.Metadata,
 		Stoker: stokerPart{
-			Name: pub.Name, Queue: m.Queue,
-			Input:   inputPart{m.Input.Name, m.Input.SHA256, m.Input.Bytes, m.Requests, pub.Changed},
+			Name: pub.Name.String(), Queue: m.Queue,
+			Input:   inputPart{m.Input.Name.String(), m.Input.SHA256, m.Input.Bytes, m.Requests, pub.Changed},
 			Engines: nonNil(r.Engines), RequestedModels: nonNil(m.Models), FinishReasons: totals.FinishReasons,
 			Redone: b.Progress().Redone, TopErrors: topErrors(totals),
 		},
@@ -146,7 +146,7 @@ func batchObject(b *store.Batch, pub *store.Publication, totals *store.Totals) (
 		o.Stoker.TokensPerSecond = float64(totals.CompletionTokens) / s
 	}
 	for _, f := range pub.Files {
-		part := &filePart{pub.Name + store.FileName(f.Suffix), f.SHA256, f.Bytes}
+		part := &filePart{pub.Name.String() + f.Suffix, f.SHA256, f.Bytes}
 		if f.Suffix == store.SuffixOutput {
 			id := fileID(m.ID, "output")
 			o.Stoker.Output, o.OutputFileID = part, &id
